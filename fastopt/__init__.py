@@ -1,0 +1,18 @@
+"""Optimizer kernels for NumPy, compiled by Numba: one fused pass over all parameters, in place.
+
+>>> import numpy as np, fastopt
+>>> pack = fastopt.pack({"w": np.ones((3, 2), np.float32), "b": np.zeros(2, np.float32)})
+>>> opt = fastopt.AdamW(pack, lr=1e-3)
+>>> pack.grads["w"][:] = 1.0  # write gradients where they belong
+>>> opt.step()
+"""
+
+from fastopt import algorithms
+from fastopt._version import __version__
+from fastopt.algorithms import *  # noqa: F403
+from fastopt.engine import Rule
+from fastopt.hyperparameters import ParamGroup
+from fastopt.optimizer import Optimizer
+from fastopt.packing import Pack, pack
+
+__all__ = ["Optimizer", "Pack", "ParamGroup", "Rule", "__version__", "pack", *algorithms.__all__]

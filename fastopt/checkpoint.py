@@ -1,0 +1,80 @@
+"""What an optimizer needs to go on elsewhere: collected from its groups, and checked against others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastopt.engine import Rule
+from fastopt.group import Group
+from fastopt.hyperparameters import check_value
+
+VERSION = 1
+
+
+def collect(algorithm: str, step_count: int, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return step counts, hyperparameters and copies of the state, as plain numbers and arrays."""
+    return {
+        "version": VERSION,
+        "algorithm": algorithm,
+        "step_count": step_count,
+        "param_groups": [
+            {
+                "hyperparameters": {
+                    name: value
+                    for name, value in group.mapping.items()
+                    if name != "params" and not callable(value)
+                },
+                "names": list(group.tree.names),
+                "steps": [leaf.step for leaf in group.leaves],
+                "state": {
+                    name: [leaf.shaped(leaf.state[name]).copy() for leaf in group.leaves]
+                    for name in (group.rule.state if group.rule else ())
+                },
+            }
+            for group in groups
+        ],
+    }
+
+
+def loadable(group: Group, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the saved hyperparameters that a group takes over: those for which it has no schedule."""
+    values = saved["hyperparameters"]
+    return {name: value for name, value in values.items() if not callable(group.mapping[name])}
+
+
+def check(
+    saved: Mapping[str, Any],
+    algorithm: str,
+    groups: Sequence[Group],
+    choose_rule: Callable[[Mapping[str, Any]], Rule],
+) -> None:
+    """Raise a ValueError that says in what a state dict does not fit the groups of an optimizer."""
+    if not isinstance(saved, Mapping) or "version" not in saved:
+        raise ValueError("state_dict must be what state_dict() returned; it has no version")
+    _expect(saved["version"], VERSION, "version")
+    _expect(saved["algorithm"], algorithm, "algorithm")
+    _expect(len(saved["param_groups"]), len(groups), "number of parameter groups")
+    for i, (group, part) in enumerate(zip(groups, saved["param_groups"], strict=True)):
+        place = f"param_groups[{i}]"
+        _expect(part["names"], group.tree.names, f"{place}['names']")
+        _expect(set(part["hyperparameters"]) <= set(group.mapping), True, f"{place}: known names")
+        values = loadable(group, part)
+        for name, value in values.items():
+            check_value(name, value, group.mapping.defaults[name])
+        rule = choose_rule({**group.mapping, **values})
+        _expect(sorted(part["state"]), sorted(rule.state), f"{place}: names of the state")
+        _expect(len(part["steps"]), len(group.leaves), f"{place}: number of step counts")
+        for name, arrays in part["state"].items():
+            _expect(len(arrays), len(group.leaves), f"{place}['state'][{name!r}]: number of arrays")
+            for leaf, array in zip(group.leaves, arrays, strict=True):
+                where = f"{place}['state'][{name!r}] of {leaf.place}"
+                _expect(np.shape(array), leaf.shape, f"{where}: shape")
+                _expect(np.asarray(array).dtype, leaf.dtype, f"{where}: dtype")
+
+
+def _expect(got: Any, expected: Any, what: str) -> None:
+    if got != expected:
+        raise ValueError(f"state_dict does not fit: {what} must be {expected}, got {got}")

@@ -1,0 +1,161 @@
+"""How many threads, from which size on, and the threads themselves.
+
+They are Python threads that run ``nogil`` kernels and sleep on a queue in between. Numba's own
+parallel loops spin between launches, and so do the threads of NumPy's BLAS: two pools that spin on the
+same cores slow each other down a hundredfold. Numba's OpenMP layer also dies in a forked child. Waking
+these threads costs some 20 microseconds instead, so small steps stay on the caller's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine.kernel import END, Launch
+
+#: Elements that a thread takes at a time. Large enough that handing them out costs nothing, small
+#: enough that a thread which loses its core (BLAS spins on it for a while after a product) holds up
+#: the others for little. A multiple of what a cache line holds, so no line is written by two threads.
+CHUNK = 1 << 17
+
+
+def available_threads() -> int:
+    """Return how many threads a step may use unless it is told otherwise.
+
+    That is ``FASTOPT_NUM_THREADS`` where it is set, else the CPUs that this process may run on, or
+    the CPU time that its control groups allow (a container's limit) where that is less.
+
+    Raises
+    ------
+    ValueError
+        If ``FASTOPT_NUM_THREADS`` is not a positive whole number.
+    """
+    given = os.environ.get("FASTOPT_NUM_THREADS")
+    if given:
+        if not given.isdecimal() or int(given) < 1:
+            raise ValueError(f"FASTOPT_NUM_THREADS must be a whole number >= 1, got {given!r}")
+        return int(given)
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    quota = _control_group_quota(Path("/"))
+    return cpus if quota is None else max(1, min(cpus, round(quota)))
+
+
+def _control_group_quota(root: Path) -> float | None:
+    """Return the CPUs' worth of time that this process's control groups allow, or None for any."""
+    limits: list[float] = []
+    mount = root / "sys/fs/cgroup"
+    try:
+        entries = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for entry in entries:
+        _, controllers, path = entry.split(":", 2)
+        own = Path(path.lstrip("/"))
+        for group in (own, *own.parents):  # in a container, the path may be the host's: look above it
+            try:
+                if not controllers:
+                    quota, period = (mount / group / "cpu.max").read_text().split()
+                elif "cpu" in controllers.split(","):
+                    folder = mount / controllers / group
+                    quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+                    period = (folder / "cpu.cfs_period_us").read_text()
+                else:
+                    break
+            except OSError:
+                continue
+            if quota not in ("max", "-1"):
+                limits.append(int(quota) / int(period))
+    return min(limits, default=None)
+
+
+@cache
+def cutoff_bytes() -> int:
+    """Return the size of a step's buffers, in bytes, above which it is worth several threads.
+
+    Half of the last-level cache: below it one core runs at the cache's speed, and is through in about
+    the time that waking another one takes; beyond it, one core cannot draw all that the memory gives.
+    ``bench/scaling.py`` measures both sides.
+    """
+    caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    sizes = [text for path in caches if (text := path.read_text().strip()).endswith("K")]
+    return max((int(text[:-1]) << 10 for text in sizes), default=32 << 20) // 2
+
+
+class _Job(NamedTuple):
+    launch: Launch
+    table: NDArray[np.int64]
+    scalars: NDArray[np.floating]
+    tickets: NDArray[np.int64]
+    finished: SimpleQueue[None]
+
+
+class _Pool:
+    """Threads that help with launches. Any number of threads may ask for help at once."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._size = 0
+
+    def run(self, job: _Job, chunks: int, helpers: int) -> None:
+        """Run a launch on the caller's thread and on ``helpers`` others; return when it is done."""
+        with self._lock:
+            while self._size < helpers:
+                # Daemons: at exit they are asleep, because whoever starts a launch waits for its end.
+                threading.Thread(target=self._help, name="fastopt", daemon=True).start()
+                self._size += 1
+        for _ in range(helpers):
+            self._jobs.put(job)
+        try:
+            job.launch(job.table, job.scalars, job.tickets, CHUNK)
+        finally:
+            # Until all chunks are done, not until all helpers are back: one that has not woken up yet
+            # will find no chunk left.
+            while job.tickets[1] < chunks:
+                job.finished.get()
+
+    def _help(self) -> None:
+        while True:
+            job = self._jobs.get()
+            job.launch(job.table, job.scalars, job.tickets, CHUNK)
+            job.finished.put(None)
+            del job  # or the buffers live until the next one
+
+
+_pool = _Pool()
+
+
+def _renew_after_fork() -> None:
+    """Give a forked child a pool of its own: threads do not survive a fork, and locks may be held."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
+
+
+def run(launch: Launch, table: NDArray[np.int64], scalars: NDArray[np.floating], threads: int) -> None:
+    """Run a launch on several threads, the caller's among them.
+
+    Parameters
+    ----------
+    launch : callable
+        A compiled launch.
+    table, scalars : ndarray
+        Its arguments.
+    threads : int
+        How many threads, at least 1.
+    """
+    job = _Job(launch, table, scalars, np.zeros(2, np.int64), SimpleQueue())
+    _pool.run(job, -(-int(table[-1, END]) // CHUNK), threads - 1)

@@ -1,0 +1,112 @@
+"""Gradients that are given to a step: checked, and found in memory."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine.memory import address, byte_bounds, contiguous_address
+from fastopt.leaf import Array, Leaf
+
+#: Gradients of up to this size are remembered: the same arrays again, filled anew, need no second check.
+#: Beyond it the check costs nothing beside the step, and the memory is better free.
+REMEMBERED_BYTES = 1 << 26
+
+
+class GivenGradients:
+    """Finds the gradients of each step, without a copy where the engine can read them as they are.
+
+    Parameters
+    ----------
+    leaves : sequence of Leaf
+        All leaves of the optimizer.
+
+    Attributes
+    ----------
+    present : list of int
+        The leaves that have a gradient in this step.
+    addresses : ndarray of int64
+        Where the gradients of those are.
+    copies : list of (ndarray, ndarray)
+        What has to be copied first: destinations and sources.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf]) -> None:
+        self._leaves = leaves
+        self._sizes = np.array([leaf.array.nbytes for leaf in leaves], np.int64)
+        self._dtypes = [leaf.dtype for leaf in leaves]
+        self._shapes = [leaf.shape for leaf in leaves]
+        self._all_plain = all(leaf.order == "C" and leaf.array.size for leaf in leaves)
+        bounds = [byte_bounds(leaf.array) for leaf in leaves if leaf.array.size]
+        self._starts, ends = np.array(sorted(bounds), np.int64).reshape(-1, 2).T
+        self._ends = np.maximum.accumulate(ends)  # strided parameters can be interleaved
+        self._remembered: list[Any] = []
+        self.present: list[int] = []
+        self.addresses = np.zeros(0, np.int64)
+        self.copies: list[tuple[Array, Array]] = []
+
+    def take(self, given: list[Any], place: Callable[[int], str]) -> bool:
+        """Find and check a gradient for each leaf; return whether any lies elsewhere than before.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient does not fit its parameter, or shares memory with one; ``place(i)`` names it.
+        """
+        if len(given) == len(self._remembered) and all(map(operator.is_, given, self._remembered)):
+            return False
+        if self._plain(given):
+            present = list(range(len(given)))
+            addresses = [contiguous_address(grad) for grad in given]
+            copies: list[tuple[Array, Array]] = []
+        else:
+            present, addresses, copies = self._one_by_one(given, place)
+        found = np.array(addresses, np.int64)
+        for clash in self._clashes(present, found):
+            if any(np.shares_memory(given[clash], leaf.array) for leaf in self._leaves):
+                raise ValueError(f"{place(clash)} shares memory with a parameter; it must be apart")
+        self._remembered = given if self._sizes.sum() <= REMEMBERED_BYTES else []
+        self.present, self.addresses, self.copies = present, found, copies
+        return True
+
+    def _plain(self, given: list[Any]) -> bool:
+        """Tell whether all gradients are there and can be read as they are.
+
+        A few comprehensions: with a thousand small arrays, looking at each costs more than the update.
+        """
+        return (
+            self._all_plain
+            and set(map(type, given)) == {np.ndarray}
+            and [grad.dtype for grad in given] == self._dtypes
+            and [grad.shape for grad in given] == self._shapes
+            and all([grad.flags.carray for grad in given])  # noqa: C419
+        )
+
+    def _one_by_one(
+        self, given: list[Any], place: Callable[[int], str]
+    ) -> tuple[list[int], list[int], list[tuple[Array, Array]]]:
+        present: list[int] = []
+        addresses: list[int] = []
+        copies: list[tuple[Array, Array]] = []
+        for i, (leaf, grad) in enumerate(zip(self._leaves, given, strict=True)):
+            if grad is None:
+                continue
+            array = leaf.check_grad(grad, place(i))
+            if not leaf.readable(array):
+                staging = leaf.grad_staging()
+                copies.append((leaf.shaped(staging), array))
+                array = staging
+            present.append(i)
+            addresses.append(address(array))
+        return present, addresses, copies
+
+    def _clashes(self, present: list[int], addresses: NDArray[np.int64]) -> list[int]:
+        """Return those of the leaves whose gradient lies within the bounds of a parameter."""
+        sizes = self._sizes[present]
+        before = np.searchsorted(self._starts, addresses + sizes) - 1  # the last that starts before the end
+        inside = (before >= 0) & (self._ends[before] > addresses) & (sizes > 0)
+        return [present[i] for i in np.flatnonzero(inside)]

@@ -1,0 +1,207 @@
+"""Hyperparameters: which values they may have, and the groups that hold them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``; the upper end may be left out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    below: bool = False
+
+    def __str__(self) -> str:
+        if self.low == -math.inf:
+            return "a finite number"
+        if self.high == math.inf:
+            return f"a finite number >= {self.low:g}"
+        return f"a number in [{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+
+    def __contains__(self, value: float) -> bool:
+        if not math.isfinite(value) or value < self.low:
+            return False
+        return value < self.high if self.below else value <= self.high
+
+
+_ANY, _NOT_NEGATIVE, _SHARE, _FRACTION = Range(), Range(0), Range(0, 1), Range(0, 1, below=True)
+
+#: What the usual names allow; torch.optim's limits. Other names take any finite number.
+RANGES: Mapping[str, Range] = {
+    "lr": _NOT_NEGATIVE,
+    "lr_decay": _NOT_NEGATIVE,
+    "momentum": _NOT_NEGATIVE,
+    "dampening": _ANY,
+    "weight_decay": _NOT_NEGATIVE,
+    "betas": _FRACTION,
+    "alpha": _SHARE,
+    "rho": _SHARE,
+    "eps": _NOT_NEGATIVE,
+    "initial_accumulator_value": _NOT_NEGATIVE,
+}
+
+#: Numbers that count when the state is made, and never again.
+UNSCHEDULED = frozenset({"initial_accumulator_value"})
+
+
+def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -> Any:
+    """Return a hyperparameter's value in plain Python numbers, or raise an error that names it.
+
+    Parameters
+    ----------
+    name : str
+        The name, as the error shall have it.
+    value : number, tuple of numbers, bool, or callable
+        What was given.
+    default : number, tuple of numbers or bool
+        The default, whose kind the value must have.
+    schedule : bool
+        Whether a callable is accepted.
+
+    Raises
+    ------
+    TypeError
+        If it is of another kind.
+    ValueError
+        If it is out of range.
+
+    Examples
+    --------
+    >>> check_value("lr", np.float32(0.5), 1e-3)
+    0.5
+    >>> check_value("lr", -1, 1e-3)
+    Traceback (most recent call last):
+    ValueError: lr must be a finite number >= 0, or a schedule of such; got -1
+    """
+    if isinstance(default, bool):
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+        return bool(value)
+    schedule = schedule and name not in UNSCHEDULED
+    if callable(value) and schedule:
+        return value
+    allowed = RANGES.get(name, _ANY)
+    wanted = f"{name} must be {allowed}"
+    if isinstance(default, tuple):
+        wanted = f"{name} must be {len(default)} values, each {allowed}"
+    wanted += ", or a schedule of such; got " if schedule else "; got "
+    if isinstance(default, tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(default):
+            raise TypeError(f"{wanted}{value!r}")
+        numbers = tuple(_number(item) for item in value)
+        if None in numbers:
+            raise TypeError(f"{wanted}{value!r}")
+        if not all(number in allowed for number in numbers if number is not None):
+            raise ValueError(f"{wanted}{value!r}")
+        return numbers
+    number = _number(value)
+    if number is None:
+        raise TypeError(f"{wanted}{value!r}")
+    if number not in allowed:
+        raise ValueError(f"{wanted}{value!r}")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        return None
+    return float(value)
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """Parameters with hyperparameters of their own, as a mapping.
+
+    ``group["lr"] = 1e-4`` takes effect at the next step. Values are checked when they are set. The
+    keys are fixed: the hyperparameters of the optimizer, and "params", which cannot be set.
+
+    Parameters
+    ----------
+    params : array, tree of arrays, or Pack
+        The parameters.
+    values : mapping
+        Hyperparameters.
+    defaults : mapping
+        Those that are missing in ``values``, and the kind of each.
+    """
+
+    def __init__(self, params: Any, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self._params = params
+        self.defaults = defaults
+        self._values: dict[str, Any] = {}
+        self._constants: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        #: Set by the optimizer, when it has taken note of a change.
+        self.changed = True
+        for name in values:
+            self._check_name(name)
+        for name, default in defaults.items():
+            self[name] = values.get(name, default)
+
+    @property
+    def maximize(self) -> bool:
+        """Whether to ascend."""
+        return bool(self._values["maximize"])
+
+    def values_at(self, count: int, names: tuple[str, ...], lr: float | None) -> tuple[Any, ...]:
+        """Return hyperparameters as plain numbers: of schedules, the value after ``count`` steps.
+
+        Parameters
+        ----------
+        count : int
+            Number of steps already taken.
+        names : tuple of str
+            Which hyperparameters.
+        lr : float or None
+            A value in place of the group's own ``lr``.
+        """
+        if lr is None and names in self._constants:
+            return self._constants[names]
+        values = []
+        constant = lr is None
+        for name in names:
+            value = lr if name == "lr" and lr is not None else self._values[name]
+            if callable(value):
+                value = check_value(name, value(count), self.defaults[name], schedule=False)
+                constant = False
+            values.append(value)
+        if constant:
+            self._constants[names] = tuple(values)
+        return tuple(values)
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.defaults:
+            known = ", ".join(self.defaults)
+            raise ValueError(f"unknown hyperparameter {name!r} of a parameter group; known are {known}")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._params if name == "params" else self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "params":
+            raise ValueError("the params of a group cannot be replaced; add_param_group adds some")
+        self._check_name(name)
+        self._values[name] = check_value(name, value, self.defaults[name])
+        self._constants.clear()
+        self.changed = True
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name!r} cannot be taken out of a parameter group")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self._values
+
+    def __len__(self) -> int:
+        return 1 + len(self._values)
+
+    def __repr__(self) -> str:
+        return f"ParamGroup({', '.join(f'{k}={v!r}' for k, v in self._values.items())})"

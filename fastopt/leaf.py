@@ -1,0 +1,93 @@
+"""One array of parameters: how its values lie in memory, and its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine.memory import aligned_zeros, self_overlapping
+from fastopt.packing import check_array
+
+Array = NDArray[np.floating]
+
+
+class Leaf:
+    """An array that an optimizer updates in place.
+
+    The engine works on flat, contiguous memory. An array in C or Fortran order is that already. Any
+    other is copied to a staging buffer before each step and back after it: correct, for two more passes.
+
+    Attributes
+    ----------
+    place : str
+        Where it is, such as ``"params['layer1']['w']"``.
+    array : ndarray
+        The user's array.
+    grad : ndarray or None
+        Where its gradients are, in a pack.
+    flat : ndarray of shape (size,)
+        Its values as the engine updates them: its own memory, or the staging buffer.
+    state : dict of str to ndarray of shape (size,)
+        Its part of the state buffers.
+    step : int
+        Number of updates, as of the last time that the leaves were arranged.
+    """
+
+    def __init__(self, place: str, array: Array, grad: Array | None) -> None:
+        self.place, self.array, self.grad = place, array, grad
+        self.shape, self.dtype = array.shape, array.dtype
+        plain = np.asarray(array)  # a memory map, a matrix
+        self.staged = not (plain.flags.forc and plain.flags.aligned)
+        self.order = "F" if not self.staged and not plain.flags.c_contiguous else "C"
+        self.flat: Array
+        if self.staged:
+            self.flat = aligned_zeros(plain.size, plain.dtype)
+        else:
+            self.flat = plain.reshape(-1, order="F" if self.order == "F" else "C")
+        self.state: dict[str, Array] = {}
+        self.step = 0
+        self._grad_staging: Array | None = None
+
+    def shaped(self, flat: Array) -> Array:
+        """Return a view of a buffer like ``flat``, in the array's shape."""
+        return flat.reshape(self.shape, order="F" if self.order == "F" else "C")
+
+    def check_grad(self, grad: Any, place: str) -> Array:
+        """Return a gradient as an array that fits, or raise an error that names ``place``."""
+        if isinstance(grad, np.generic):  # what the sum of an array is
+            grad = np.asarray(grad)
+        if not isinstance(grad, np.ndarray):
+            raise TypeError(
+                f"{place} must be an array of {self.dtype}, or None where there is no gradient; "
+                f"got {type(grad).__name__}"
+            )
+        if grad.dtype != self.dtype:
+            raise TypeError(f"{place} must be of {self.dtype}, like its parameter; got {grad.dtype}")
+        if grad.shape != self.shape:
+            raise ValueError(f"{place} must have its parameter's shape {self.shape}, got {grad.shape}")
+        return grad
+
+    def readable(self, grad: Array) -> bool:
+        """Tell whether the engine can read a gradient where it is: aligned, in the leaf's order."""
+        flags = grad.flags
+        return flags.aligned and (flags.f_contiguous if self.order == "F" else flags.c_contiguous)
+
+    def grad_staging(self) -> Array:
+        """Return the buffer to which a gradient is copied that the engine cannot read."""
+        if self._grad_staging is None:
+            self._grad_staging = aligned_zeros(self.flat.size, self.dtype)
+        return self._grad_staging
+
+
+def check_parameter(array: Any, place: str) -> None:
+    """Raise an error that names ``place`` unless ``array`` can be updated in place."""
+    check_array(array, place)
+    if not array.flags.writeable:
+        raise ValueError(f"{place} must be writeable, got a read-only array")
+    if self_overlapping(array):
+        raise ValueError(
+            f"{place} must hold each element once, got an array whose elements share memory "
+            f"(shape {array.shape}, strides {array.strides})"
+        )

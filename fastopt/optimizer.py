@@ -1,0 +1,428 @@
+"""What every algorithm shares: groups, hyperparameters, the step, state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypedDict
+
+import numpy as np
+
+from fastopt import checkpoint
+from fastopt.arrangement import Arrangement
+from fastopt.engine import Rule, available_threads, compile_kernel
+from fastopt.gradients import GivenGradients
+from fastopt.group import Group
+from fastopt.hyperparameters import ParamGroup, check_value
+from fastopt.leaf import Leaf
+from fastopt.packing import Pack, check_no_overlap
+from fastopt.tree import describe
+
+
+class Options(TypedDict, total=False):
+    """The keyword-only options that every optimizer takes; see :class:`Optimizer`."""
+
+    maximize: bool
+    threads: int | None
+
+
+class Optimizer:
+    """Updates parameters in place. The base of all algorithms, and of a user's own.
+
+    A subclass states its rule and its defaults; see the example.
+
+    Parameters
+    ----------
+    params : array, tree of arrays, Pack, or list of dict
+        What to update, always in place. A tree is a dict, list or tuple of float32 or float64 arrays,
+        nested. A list of dicts with a key "params" makes groups, each with hyperparameters of its own.
+    threads : int, optional
+        The most threads that a step may use. By default all CPUs that the process may use
+        (``FASTOPT_NUM_THREADS`` sets another number). Steps that fit into the cache use one.
+        The result is the same, bit for bit, for any number.
+    maximize : bool
+        Ascend instead of descend.
+    **hyperparameters
+        Numbers, or schedules: functions of the number of steps already taken.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is not float32 or float64, is read-only, shares memory with another, or a
+        hyperparameter is of another kind or out of range. The message names it.
+
+    Examples
+    --------
+    An optimizer of one's own. Numbers come in as arguments: a literal would be a double.
+
+    >>> import math, numpy as np, fastopt
+    >>> def signum(p, g, momentum_buffer, lr, momentum):
+    ...     momentum_buffer = momentum * momentum_buffer + g
+    ...     return p - math.copysign(lr, momentum_buffer), momentum_buffer
+    >>> class Signum(fastopt.Optimizer):
+    ...     rule = fastopt.Rule(signum, state=("momentum_buffer",))
+    ...     defaults = {"lr": 1e-3, "momentum": 0.9}
+    >>> w = np.ones(3, np.float32)
+    >>> opt = Signum(w, lr=0.5)
+    >>> opt.step(np.array([4, -1, 2], np.float32))
+    >>> w
+    array([0.5, 1.5, 0.5], dtype=float32)
+    """
+
+    #: The scalar rule. A class with several overrides :meth:`choose_rule` instead.
+    rule: ClassVar[Rule]
+    #: Hyperparameters and their defaults: by default those of the signature of ``__init__``.
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "defaults" not in cls.__dict__ and "__init__" in cls.__dict__:
+            parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
+            cls.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    def __init__(self, params: Any, *, threads: int | None = None, **hyperparameters: Any) -> None:
+        if threads is not None:
+            if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+                raise TypeError(f"threads must be a whole number >= 1, or None; got {threads!r}")
+            if threads < 1:
+                raise ValueError(f"threads must be a whole number >= 1, or None; got {threads}")
+        known = self._known_defaults()
+        for name in hyperparameters.keys() - known.keys():
+            raise TypeError(
+                f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(known)}"
+            )
+        chosen = {
+            name: check_value(name, hyperparameters.get(name, default), default)
+            for name, default in known.items()
+        }
+        several = isinstance(params, list | tuple) and len(params) > 0 and all(map(_is_group, params))
+        self._begin(chosen, threads, sole=not several)
+        for group in params if several else [{"params": params}]:
+            self._add(group)
+
+    @classmethod
+    def _known_defaults(cls) -> dict[str, Any]:
+        return {**cls.defaults, "maximize": False}
+
+    def _begin(self, defaults: dict[str, Any], threads: int | None, sole: bool) -> None:
+        self._chosen_defaults, self._threads, self._sole = defaults, threads, sole
+        self._groups: list[Group] = []
+        self._count = 0
+        self._arrangement: Arrangement | None = None
+        self._given: GivenGradients | None = None
+
+    # --- groups
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """The parameter groups: mappings whose hyperparameters can be set."""
+        return [group.mapping for group in self._groups]
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters, with step counts of their own that start at zero.
+
+        From then on :meth:`step` takes a list of gradients, one tree a group.
+
+        Parameters
+        ----------
+        group : dict
+            "params", and those hyperparameters that differ from the optimizer's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As at construction, and if an array is in a group already. Nothing is added then.
+        """
+        if not _is_group(group):
+            raise TypeError(f"a parameter group must be a dict with a key 'params', got {group!r}")
+        self._add(group)
+        self._sole = False
+
+    def _add(self, group: Mapping[str, Any]) -> None:
+        name = "params" if self._sole and not self._groups else f"params[{len(self._groups)}]['params']"
+        values = {key: value for key, value in group.items() if key != "params"}
+        mapping = ParamGroup(group["params"], {**self._chosen_defaults, **values}, self._known_defaults())
+        added = Group(mapping, name)
+        leaves = [*self._leaves(), *added.leaves]
+        check_no_overlap([leaf.array for leaf in leaves], [leaf.place for leaf in leaves])
+        self._take_note(added)
+        self._groups.append(added)
+
+    def _leaves(self) -> list[Leaf]:
+        return [leaf for group in self._groups for leaf in group.leaves]
+
+    def _params(self) -> Any:
+        """Return what the optimizer was given to update; with groups, a list."""
+        given = [group.mapping["params"] for group in self._groups]
+        return given[0] if self._sole else given
+
+    def _rearrange(self) -> None:
+        """Have the next step arrange the leaves anew."""
+        self._settle()
+        self._arrangement = self._given = None
+
+    def _settle(self) -> None:
+        if self._arrangement is not None:
+            self._arrangement.settle()
+
+    def _take_note(self, group: Group) -> None:
+        """Act on changed hyperparameters: they may ask for another rule."""
+        group.mapping.changed = False
+        rule = self.choose_rule(group.mapping)
+        if rule is not group.rule:
+            self._rearrange()
+            group.adopt(rule, self.initial_state(group.mapping))
+
+    @classmethod
+    def choose_rule(cls, group: Mapping[str, Any]) -> Rule:
+        """Return the rule that a group's hyperparameters ask for."""
+        return cls.rule
+
+    @classmethod
+    def initial_state(cls, group: Mapping[str, Any]) -> Mapping[str, float]:
+        """Return the values that state starts with, of those state buffers that do not start at zero."""
+        return {}
+
+    @classmethod
+    def kernel(cls, **hyperparameters: Any) -> Callable[..., None]:
+        """Return the compiled update, to be called from one's own ``@njit`` code.
+
+        Parameters
+        ----------
+        **hyperparameters
+            Defaults of the kernel that differ from the class's. They also choose among the rules of a
+            class that has several: ``SGD.kernel(momentum=0.9, nesterov=True)``.
+
+        Returns
+        -------
+        callable
+            ``kernel(p, g, *state, step, *hyperparameters)``: updates 1-D arrays of one size and dtype in
+            place. ``step`` is the number of the update, from 1. ``help(kernel)`` shows the names.
+
+        Examples
+        --------
+        >>> import numba, numpy as np, fastopt
+        >>> adam = fastopt.Adam.kernel(lr=0.1)
+        >>> @numba.njit
+        ... def minimize(w, steps):
+        ...     m, v = np.zeros_like(w), np.zeros_like(w)
+        ...     for step in range(1, steps + 1):
+        ...         adam(w, 2 * w, m, v, step)  # the gradient of sum(w**2)
+        >>> w = np.ones(3)
+        >>> minimize(w, 200)
+        >>> bool(abs(w).max() < 1e-3)
+        True
+        """
+        values = {
+            name: check_value(name, hyperparameters.get(name, default), default, schedule=False)
+            for name, default in cls.defaults.items()
+        }
+        for name in hyperparameters.keys() - values.keys():
+            raise TypeError(f"{cls.__name__} has no hyperparameter {name!r}; it has {', '.join(values)}")
+        rule = cls.choose_rule(values)
+        return compile_kernel(rule, tuple(values[name] for name in rule.hyperparameters))
+
+    # --- the step
+
+    @property
+    def step_count(self) -> int:
+        """Number of steps taken."""
+        return self._count
+
+    def step(self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0) -> None:
+        """Update all parameters once, in place.
+
+        Parameters
+        ----------
+        grads : array, or tree of arrays in the structure of the parameters, optional
+            The gradients, with the parameters' shapes and dtypes. None in the place of an array means that
+            there is no gradient: its parameter and state stay as they are. With groups, a list of one tree a
+            group. By default the gradients of the pack.
+        lr : float, optional
+            Learning rate of this step, in place of those of the groups.
+        grad_scale : float
+            What the gradients have been multiplied by (loss scaling); they are divided by it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradients do not fit the parameters, or an argument, or the value of
+            a schedule, is out of range. Nothing is written then.
+        """
+        for group in self._groups:
+            if group.mapping.changed:
+                self._take_note(group)
+        if grads is None:
+            arrangement = self._arrangement
+            if arrangement is None or arrangement.present is not None:
+                arrangement = self._arrange_own()
+            copies = _NO_COPIES
+        else:
+            arrangement, copies = self._arrange_given(grads)
+        multiplier = 1.0 if grad_scale == 1.0 else 1.0 / _check_grad_scale(grad_scale)
+        if lr is not None:
+            if "lr" not in self._known_defaults():
+                raise TypeError(f"{type(self).__name__} has no lr")
+            lr = check_value("lr", lr, 0.0, schedule=False)
+        try:
+            arrangement.set_scalars(self._count, multiplier, lr)
+        except OverflowError:
+            raise ValueError(
+                f"{type(self).__name__}: a scalar of this step is too large for the dtype of the "
+                f"parameters, with {self.param_groups}, lr={lr}, grad_scale={grad_scale}"
+            ) from None
+        for staging, grad in copies:
+            np.copyto(staging, grad)
+        arrangement.run()
+        self._count += 1
+
+    def _arrange_own(self) -> Arrangement:
+        """Arrange the leaves for the gradients that their packs hold."""
+        for leaf in self._leaves():
+            if leaf.grad is None:
+                raise TypeError(
+                    f"step() needs gradients: {leaf.place} is not in a pack. "
+                    f"Call step(grads), or give {type(self).__name__} a fastopt.pack(...)"
+                )
+        return self._arrange(None)
+
+    def _arrange_given(self, grads: Any) -> tuple[Arrangement, list[Any]]:
+        """Arrange the leaves for gradients that are given, and say which must be copied first."""
+        if self._sole:
+            given = self._groups[0].tree.leaves(grads, "grads")
+        elif isinstance(grads, list | tuple) and len(grads) == len(self._groups):
+            given = []
+            for i, (group, tree) in enumerate(zip(self._groups, grads, strict=True)):
+                given += group.tree.leaves(tree, f"grads[{i}]")
+        else:
+            raise TypeError(
+                f"grads must be a list of {len(self._groups)} trees, one a parameter group; "
+                f"got {describe(grads)}"
+            )
+        if self._given is None:
+            self._given = GivenGradients(self._leaves())
+        found = self._given
+        moved = found.take(given, self._grad_place)
+        arrangement = self._arrangement
+        if arrangement is None or arrangement.present != found.present:
+            arrangement = self._arrange(found.present)
+            moved = True
+        if moved:
+            arrangement.set_gradients(found.addresses)
+        return arrangement, found.copies
+
+    def _arrange(self, present: list[int] | None) -> Arrangement:
+        self._settle()
+        groups = [(g.mapping, g.rule, g.leaves) for g in self._groups if g.rule is not None]
+        threads = available_threads() if self._threads is None else self._threads
+        self._arrangement = Arrangement(groups, present, threads)
+        return self._arrangement
+
+    def _grad_place(self, number: int) -> str:
+        """Return the place of a gradient, as an error shall name it."""
+        names = [
+            f"grads{name}" if self._sole else f"grads[{i}]{name}"
+            for i, group in enumerate(self._groups)
+            for name in group.tree.names
+        ]
+        return names[number]
+
+    def zero_grad(self) -> None:
+        """Set the gradients of the pack to zero.
+
+        Raises
+        ------
+        TypeError
+            If a group is not a pack: the gradients given to :meth:`step` belong to the caller.
+        """
+        for group in self._groups:
+            if not isinstance(group.mapping["params"], Pack):
+                raise TypeError("zero_grad() needs a pack: gradients given to step() are the caller's")
+        for group in self._groups:
+            group.mapping["params"].zero_grad()
+
+    # --- state
+
+    @property
+    def state(self) -> list[dict[str, Any]]:
+        """The state of each group: by name, a tree of views in the structure of the parameters."""
+        return [group.state() for group in self._groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step counts, the state and the hyperparameters, as plain numbers and arrays.
+
+        The arrays are copies. Schedules are functions and are left out.
+        """
+        self._settle()
+        return checkpoint.collect(type(self).__name__, self._count, self._groups)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned, for parameters of the same structure.
+
+        Where this optimizer has a schedule, it keeps it.
+
+        Parameters
+        ----------
+        state_dict : dict
+            From an optimizer of the same class. Its arrays are copied.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit this optimizer; the message says in what. Nothing is changed then.
+        """
+        checkpoint.check(state_dict, type(self).__name__, self._groups, self.choose_rule)
+        self._rearrange()
+        for group, saved in zip(self._groups, state_dict["param_groups"], strict=True):
+            group.mapping.update(checkpoint.loadable(group, saved))
+            self._take_note(group)
+            for leaf, step in zip(group.leaves, saved["steps"], strict=True):
+                leaf.step = step
+            for name, arrays in saved["state"].items():
+                for leaf, array in zip(group.leaves, arrays, strict=True):
+                    leaf.shaped(leaf.state[name])[...] = array
+        self._count = state_dict["step_count"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "params": [group.mapping["params"] for group in self._groups],
+            "hyperparameters": [
+                {name: value for name, value in group.mapping.items() if name != "params"}
+                for group in self._groups
+            ],
+            "defaults": self._chosen_defaults,
+            "sole": self._sole,
+            "threads": self._threads,
+            "saved": self.state_dict(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The addresses in the tables are those of another process, or of other arrays.
+        self._begin(state["defaults"], state["threads"], state["sole"])
+        for params, values in zip(state["params"], state["hyperparameters"], strict=True):
+            self._add({"params": params, **values})
+        self.load_state_dict(state["saved"])
+
+    def __repr__(self) -> str:
+        lines = []
+        for group in self._groups:
+            values = ", ".join(f"{k}={v!r}" for k, v in group.mapping.items() if k != "params")
+            size = sum(leaf.array.size for leaf in group.leaves)
+            arrays = f"{len(group.leaves)} array{'s' if len(group.leaves) != 1 else ''}"
+            lines.append(f"{values}: {size} parameters in {arrays}")
+        inside = lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines) + "\n"
+        return f"<{type(self).__name__}({inside}), {self._count} steps taken>"
+
+
+_NO_COPIES: list[Any] = []
+
+
+def _is_group(item: Any) -> bool:
+    return isinstance(item, Mapping) and "params" in item
+
+
+def _check_grad_scale(grad_scale: Any) -> float:
+    value = check_value("grad_scale", grad_scale, 1.0, schedule=False)
+    if value <= 0.0:
+        raise ValueError(f"grad_scale must be a finite number > 0; got {grad_scale!r}")
+    return float(value)

@@ -1,0 +1,202 @@
+"""Trees of arrays in one flat, aligned buffer, as views."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastopt.engine.memory import aligned_zeros, overlapping
+from fastopt.tree import Tree
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Pack:
+    """Parameters and gradients as views into two flat buffers. Made by :func:`pack`.
+
+    Attributes
+    ----------
+    params, grads : array, or dict, list or tuple, nested
+        Views of the buffers, in the structure and the shapes that were packed. Write gradients into
+        ``grads`` (``np.matmul(..., out=pack.grads["w"])``) and nothing has to be copied.
+    flat, flat_grads : ndarray of shape (size,)
+        The buffers: the leaves one after the other, each in C order, without gaps. They
+        start at a multiple of 64 bytes.
+
+    See Also
+    --------
+    pack : The function to call.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        shapes: list[tuple[int, ...]],
+        flat: NDArray[np.floating],
+        flat_grads: NDArray[np.floating],
+    ) -> None:
+        self._tree, self._shapes = tree, shapes
+        self.flat, self.flat_grads = flat, flat_grads
+        self._origin: tuple[Pack, Any] | None = None
+        self.params = tree.build(self.views(flat))
+        self.grads = tree.build(self.views(flat_grads))
+
+    @property
+    def names(self) -> list[str]:
+        """Where each array is in the tree, such as ``"['layer1']['w']"``."""
+        return self._tree.names
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.flat.size
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Dtype of the parameters and of the gradients."""
+        return self.flat.dtype
+
+    def views(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the leaves that ``flat``, an array of the buffers' size, holds, as views of it."""
+        sizes = [int(np.prod(shape, dtype=np.intp)) for shape in self._shapes]
+        ends = list(itertools.accumulate(sizes))
+        return [
+            flat[end - size : end].reshape(shape)
+            for size, end, shape in zip(sizes, ends, self._shapes, strict=True)
+        ]
+
+    def __getitem__(self, key: Any) -> Pack:
+        """Return the part of the pack below one key of the tree, over the same memory.
+
+        A part is a pack, so it can be a parameter group.
+        """
+        below = self.params[key]  # raises the error of the container
+        if isinstance(self.params, np.ndarray):
+            raise TypeError("this pack holds a sole array: it has no parts")
+        if isinstance(key, slice):
+            raise TypeError("a part of a pack is named by one key or index, not by a slice")
+        before, inside = 0, Tree(below)
+        for other in self.params if isinstance(self.params, dict) else range(len(self.params)):
+            if other == key or (isinstance(key, int) and other == key % len(self.params)):
+                break
+            before += len(Tree(self.params[other]).names)
+        shapes = self._shapes[before : before + len(inside.names)]
+        sizes = [int(np.prod(shape, dtype=np.intp)) for shape in self._shapes]
+        start, stop = sum(sizes[:before]), sum(sizes[: before + len(shapes)])
+        part = Pack(inside, shapes, self.flat[start:stop], self.flat_grads[start:stop])
+        part._origin = self, key
+        return part
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self.flat_grads.fill(0)
+
+    def __reduce__(self) -> Any:
+        # Views would be pickled as arrays of their own, and so would the buffers of a part.
+        if self._origin is not None:
+            return operator.getitem, self._origin
+        return _restore, (self._tree, self._shapes, self.flat, self.flat_grads)
+
+    def __repr__(self) -> str:
+        return f"<Pack of {len(self._shapes)} arrays, {self.size} parameters, {self.dtype}>"
+
+
+def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
+    """Copy a tree of arrays into one flat buffer, with a second one for the gradients.
+
+    An optimizer updates a pack in one call over the whole buffer, however many arrays it holds.
+
+    Parameters
+    ----------
+    params : array, or dict, list or tuple of arrays, nested
+        float32 or float64 arrays of any shape: 0-d, empty and strided ones too. They are copied and
+        not referred to any more: use the views ``pack.params`` from here on.
+    dtype : float32 or float64, optional
+        dtype of the buffers. By default that of the arrays, which must then have one dtype. With it,
+        arrays of any real dtype are converted.
+
+    Returns
+    -------
+    Pack
+        With gradients that are zero.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is no array, or its dtype is not float32 or float64 and no ``dtype`` is given.
+    ValueError
+        If there are no arrays, if they have several dtypes and no ``dtype`` is given, or if two of them share
+        memory: as copies they would not be shared any more.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> rng = np.random.default_rng(0)
+    >>> pack = fastopt.pack({"w": rng.random((3, 2), np.float32), "b": np.zeros(2, np.float32)})
+    >>> pack
+    <Pack of 2 arrays, 8 parameters, float32>
+    >>> pack.params["b"] += 1  # a view of the buffer
+    >>> pack.flat[6:]
+    array([1., 1.], dtype=float32)
+    """
+    tree = Tree(params)
+    arrays = tree.leaves(params, "params")
+    places = [f"params{name}" for name in tree.names]
+    for i, array in enumerate(arrays):
+        if isinstance(array, np.generic):
+            arrays[i] = array = np.asarray(array)
+        check_array(array, places[i], None if dtype is None else "real")
+    if not arrays:
+        raise ValueError("params must hold at least one array, got none")
+    chosen = np.dtype(arrays[0].dtype if dtype is None else dtype)
+    if chosen not in DTYPES:
+        raise TypeError(f"dtype must be float32 or float64, got {chosen}")
+    for place, array in zip(places, arrays, strict=True):
+        if dtype is None and array.dtype != chosen:
+            raise ValueError(
+                f"params must have one dtype: {places[0]} is {chosen} and {place} is {array.dtype}; "
+                f"to convert them, give pack a dtype"
+            )
+    check_no_overlap(arrays, places)
+    shapes = [array.shape for array in arrays]
+    size = sum(array.size for array in arrays)
+    packed = Pack(tree, shapes, aligned_zeros(size, chosen), aligned_zeros(size, chosen))
+    for view, array in zip(packed.views(packed.flat), arrays, strict=True):
+        np.copyto(view, array, casting="same_kind" if dtype is None else "unsafe")
+    return packed
+
+
+def check_array(array: Any, place: str, dtype: Any = None) -> None:
+    """Raise a TypeError unless ``array`` is a float32 or float64 array (with "real", of any real dtype)."""
+    wanted = "a NumPy array of float32 or float64"
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{place} must be {wanted}, got {type(array).__name__}")
+    if array.dtype in DTYPES or (dtype == "real" and array.dtype.kind in "fiub"):
+        return
+    raise TypeError(f"{place} must be {wanted}, got an array of {array.dtype}")
+
+
+def check_no_overlap(arrays: list[NDArray[Any]], places: list[str]) -> None:
+    """Raise a ValueError if two of the arrays are one, or share memory."""
+    pair = overlapping(arrays)
+    if pair is not None:
+        i, j = pair
+        how = "are the same array" if arrays[i] is arrays[j] else "share memory"
+        raise ValueError(f"{places[i]} and {places[j]} {how}; each parameter must be given once")
+
+
+def _restore(
+    tree: Tree,
+    shapes: list[tuple[int, ...]],
+    flat: NDArray[np.floating],
+    flat_grads: NDArray[np.floating],
+) -> Pack:
+    copies = []
+    for values in (flat, flat_grads):  # unpickled arrays are not aligned
+        copies.append(aligned_zeros(values.size, values.dtype))
+        copies[-1][:] = values
+    return Pack(tree, shapes, *copies)
