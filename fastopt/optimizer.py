@@ -79,6 +79,9 @@ class Optimizer:
         if "defaults" not in cls.__dict__ and "__init__" in cls.__dict__:
             parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
             cls.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        for name in cls.rule.hyperparameters if "rule" in cls.__dict__ else ():
+            if name not in cls.defaults:
+                raise TypeError(f"{cls.__name__}: its rule takes {name!r}, which has no default")
 
     def __init__(self, params: Any, *, threads: int | None = None, **hyperparameters: Any) -> None:
         if threads is not None:
@@ -176,6 +179,8 @@ class Optimizer:
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Rule:
         """Return the rule that a group's hyperparameters ask for."""
+        if not hasattr(cls, "rule"):
+            raise TypeError(f"{cls.__name__} has no rule; use one of its subclasses, or write one")
         return cls.rule
 
     @classmethod

@@ -157,6 +157,8 @@ def _store(p, state, i, new):
 
 @overload(_store)
 def _store_compiled(p, state, i, new):
+    if len(state) and not (isinstance(new, types.BaseTuple) and len(new) == 1 + len(state)):
+        raise numba.TypingError(f"the rule must return {1 + len(state)} values: p, then its state")
     lines = ["p[i] = new[0]" if len(state) else "p[i] = new"]
     lines += [f"state[{k}][i] = _flush(new[{k + 1}])" for k in range(len(state))]
     names: dict[str, Any] = {"_flush": _flush}
@@ -233,7 +235,9 @@ def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable
     return function
 
 
-def _names(rule: Rule) -> dict[str, Any]:
+@cache
+def _names(rule: Rule) -> Mapping[str, Any]:
+    """Return what a rule puts in the place of the templates' names."""
     names: dict[str, Any] = {
         "_rule": register_jitable(rule.function),
         "N_STATE": len(rule.state),

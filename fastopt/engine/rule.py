@@ -64,8 +64,9 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The name of the scalar function."""
-        return self.function.__name__
+        """The name of the scalar function, or "rule" where it has none."""
+        name = self.function.__name__
+        return name if name.isidentifier() else "rule"
 
     @cached_property
     def n_scalars(self) -> int:

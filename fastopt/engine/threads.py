@@ -13,7 +13,6 @@ import threading
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,45 +90,66 @@ def cutoff_bytes() -> int:
     return max((int(text[:-1]) << 10 for text in sizes), default=32 << 20) // 2
 
 
-class _Job(NamedTuple):
-    launch: Launch
-    table: NDArray[np.int64]
-    scalars: NDArray[np.floating]
-    tickets: NDArray[np.int64]
-    finished: SimpleQueue[None]
+class _Job:
+    """A launch that threads can join."""
+
+    def __init__(self, launch: Launch, table: NDArray[np.int64], scalars: NDArray[np.floating]) -> None:
+        self._arguments = table, scalars
+        self._launch = launch
+        self._tickets = np.zeros(2, np.int64)
+        self._chunks = -(-int(table[-1, END]) // CHUNK)
+        self._left: SimpleQueue[None] = SimpleQueue()
+
+    def join(self) -> None:
+        """Do chunks for as long as there are any."""
+        self._launch(*self._arguments, self._tickets, CHUNK)
+
+    def leave(self) -> None:
+        """Say that a helper does no chunk any more."""
+        self._left.put(None)
+
+    def wait(self) -> None:
+        """Wait until all chunks are done: not for helpers that woke up too late to do any."""
+        while self._tickets[1] < self._chunks:
+            self._left.get()
 
 
 class _Pool:
     """Threads that help with launches. Any number of threads may ask for help at once."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._jobs: dict[int, _Job] = {}  # those under way
+        self._wake_ups: SimpleQueue[None] = SimpleQueue()
         self._lock = threading.Lock()
         self._size = 0
 
-    def run(self, job: _Job, chunks: int, helpers: int) -> None:
-        """Run a launch on the caller's thread and on ``helpers`` others; return when it is done."""
+    def run(self, job: _Job, helpers: int) -> None:
+        """Do a job on the caller's thread and on up to ``helpers`` others; return when it is done."""
         with self._lock:
             while self._size < helpers:
-                # Daemons: at exit they are asleep, because whoever starts a launch waits for its end.
+                # Daemons: at exit they are asleep, because whoever starts a job waits for its end.
                 threading.Thread(target=self._help, name="fastopt", daemon=True).start()
                 self._size += 1
-        for _ in range(helpers):
-            self._jobs.put(job)
+        self._jobs[id(job)] = job
+        # On a busy machine earlier wake-ups may not have been heard yet; they will do.
+        for _ in range(helpers - self._wake_ups.qsize()):
+            self._wake_ups.put(None)
         try:
-            job.launch(job.table, job.scalars, job.tickets, CHUNK)
+            job.join()
+        except BaseException:  # an interrupt, before the call or after it: half a step is no step
+            job.join()
+            raise
         finally:
-            # Until all chunks are done, not until all helpers are back: one that has not woken up yet
-            # will find no chunk left.
-            while job.tickets[1] < chunks:
-                job.finished.get()
+            del self._jobs[id(job)]
+            job.wait()
 
     def _help(self) -> None:
         while True:
-            job = self._jobs.get()
-            job.launch(job.table, job.scalars, job.tickets, CHUNK)
-            job.finished.put(None)
-            del job  # or the buffers live until the next one
+            self._wake_ups.get()
+            for job in list(self._jobs.values()):
+                job.join()
+                job.leave()
+                del job  # or its buffers live until the next one
 
 
 _pool = _Pool()
@@ -157,5 +177,4 @@ def run(launch: Launch, table: NDArray[np.int64], scalars: NDArray[np.floating],
     threads : int
         How many threads, at least 1.
     """
-    job = _Job(launch, table, scalars, np.zeros(2, np.int64), SimpleQueue())
-    _pool.run(job, -(-int(table[-1, END]) // CHUNK), threads - 1)
+    _pool.run(_Job(launch, table, scalars), threads - 1)
