@@ -96,7 +96,7 @@ class GivenGradients:
             if grad is None:
                 continue
             array = leaf.check_grad(grad, place(i))
-            if not leaf.readable(array):
+            if array is not grad or not leaf.readable(array):  # a NumPy scalar has no lasting address
                 staging = leaf.grad_staging()
                 copies.append((leaf.shaped(staging), array))
                 array = staging
@@ -106,6 +106,8 @@ class GivenGradients:
 
     def _clashes(self, present: list[int], addresses: NDArray[np.int64]) -> list[int]:
         """Return those of the leaves whose gradient lies within the bounds of a parameter."""
+        if not len(self._starts):
+            return []
         sizes = self._sizes[present]
         before = np.searchsorted(self._starts, addresses + sizes) - 1  # the last that starts before the end
         inside = (before >= 0) & (self._ends[before] > addresses) & (sizes > 0)

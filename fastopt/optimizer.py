@@ -16,7 +16,7 @@ from fastopt.group import Group
 from fastopt.hyperparameters import ParamGroup, check_value
 from fastopt.leaf import Leaf
 from fastopt.packing import Pack, check_no_overlap
-from fastopt.tree import describe
+from fastopt.tree import describe, plural
 
 
 class Options(TypedDict, total=False):
@@ -170,8 +170,8 @@ class Optimizer:
 
     def _take_note(self, group: Group) -> None:
         """Act on changed hyperparameters: they may ask for another rule."""
-        group.mapping.changed = False
         rule = self.choose_rule(group.mapping)
+        group.mapping.changed = False
         if rule is not group.rule:
             self._rearrange()
             group.adopt(rule, self.initial_state(group.mapping))
@@ -261,9 +261,10 @@ class Optimizer:
             arrangement = self._arrangement
             if arrangement is None or arrangement.present is not None:
                 arrangement = self._arrange_own()
-            copies = _NO_COPIES
+            copies, given = _NOTHING, _NOTHING
         else:
-            arrangement, copies = self._arrange_given(grads)
+            given = self._leaves_of(grads)  # held until the end: what follows knows only addresses
+            arrangement, copies = self._arrange_given(given)
         multiplier = 1.0 if grad_scale == 1.0 else 1.0 / _check_grad_scale(grad_scale)
         if lr is not None:
             if "lr" not in self._known_defaults():
@@ -279,6 +280,7 @@ class Optimizer:
         for staging, grad in copies:
             np.copyto(staging, grad)
         arrangement.run()
+        del given
         self._count += 1
 
     def _arrange_own(self) -> Arrangement:
@@ -291,19 +293,22 @@ class Optimizer:
                 )
         return self._arrange(None)
 
-    def _arrange_given(self, grads: Any) -> tuple[Arrangement, list[Any]]:
-        """Arrange the leaves for gradients that are given, and say which must be copied first."""
+    def _leaves_of(self, grads: Any) -> list[Any]:
+        """Return the gradients of all leaves, in their order."""
         if self._sole:
-            given = self._groups[0].tree.leaves(grads, "grads")
-        elif isinstance(grads, list | tuple) and len(grads) == len(self._groups):
-            given = []
-            for i, (group, tree) in enumerate(zip(self._groups, grads, strict=True)):
-                given += group.tree.leaves(tree, f"grads[{i}]")
-        else:
+            return self._groups[0].tree.leaves(grads, "grads")
+        if not isinstance(grads, list | tuple) or len(grads) != len(self._groups):
             raise TypeError(
                 f"grads must be a list of {len(self._groups)} trees, one a parameter group; "
                 f"got {describe(grads)}"
             )
+        given = []
+        for i, (group, tree) in enumerate(zip(self._groups, grads, strict=True)):
+            given += group.tree.leaves(tree, f"grads[{i}]")
+        return given
+
+    def _arrange_given(self, given: list[Any]) -> tuple[Arrangement, list[Any]]:
+        """Arrange the leaves for gradients that are given, and say which must be copied first."""
         if self._given is None:
             self._given = GivenGradients(self._leaves())
         found = self._given
@@ -413,13 +418,12 @@ class Optimizer:
         for group in self._groups:
             values = ", ".join(f"{k}={v!r}" for k, v in group.mapping.items() if k != "params")
             size = sum(leaf.array.size for leaf in group.leaves)
-            arrays = f"{len(group.leaves)} array{'s' if len(group.leaves) != 1 else ''}"
-            lines.append(f"{values}: {size} parameters in {arrays}")
+            lines.append(f"{values}: {plural(size, 'parameter')} in {plural(len(group.leaves), 'array')}")
         inside = lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines) + "\n"
-        return f"<{type(self).__name__}({inside}), {self._count} steps taken>"
+        return f"<{type(self).__name__}({inside}), {plural(self._count, 'step')} taken>"
 
 
-_NO_COPIES: list[Any] = []
+_NOTHING: list[Any] = []
 
 
 def _is_group(item: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastopt.engine.memory import aligned_zeros, overlapping
-from fastopt.tree import Tree
+from fastopt.tree import Tree, plural
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -102,7 +102,7 @@ class Pack:
         return _restore, (self._tree, self._shapes, self.flat, self.flat_grads)
 
     def __repr__(self) -> str:
-        return f"<Pack of {len(self._shapes)} arrays, {self.size} parameters, {self.dtype}>"
+        return f"<Pack of {plural(len(self.names), 'array')}, {plural(self.size, 'parameter')}, {self.dtype}>"
 
 
 def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:

@@ -118,6 +118,11 @@ def describe(node: Any) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "NoneType" else "None"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number and what it counts: "1 array", "2 arrays"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _build(shape: Any, leaves: Iterator[Any]) -> Any:
     if shape is None:
         return next(leaves)

@@ -45,7 +45,7 @@ class Batch:
         self.table = _joined(table, dtype.itemsize)
         self.launch = compile_launch(rule, dtype)
         self.scalars = aligned_zeros(rows * (1 + rule.n_scalars), dtype).reshape(rows, -1)
-        self._format = struct.Struct(f"{1 + rule.n_scalars}{dtype.char}")
+        self._format = struct.Struct(f"={1 + rule.n_scalars}{dtype.char}")  # "=": overflow raises
         self._view = memoryview(self.scalars).cast("B")  # type: ignore[arg-type]
         self._no_tickets = np.zeros(2, np.int64)
         total = int(self.table[-1, END])

@@ -76,7 +76,11 @@ def test_a_step_on_a_pack_allocates_nothing(monkeypatch, name, threads):
 
 
 def test_a_step_with_given_gradients_allocates_nothing():
-    params = [np.ones((5, 4), np.float32), np.ones((4, 5), np.float32).T, np.ones((9, 9), np.float32)[::2, ::3]]
+    params = [
+        np.ones((5, 4), np.float32),
+        np.ones((4, 5), np.float32).T,
+        np.ones((9, 9), np.float32)[::2, ::3],
+    ]
     grads = [np.ones((5, 4), np.float32), np.ones((5, 4), np.float32), np.ones((5, 3), np.float32)]
     opt = fastopt.AdamW(params)
     opt.step(grads)

@@ -97,7 +97,9 @@ def test_an_edited_rule_is_noticed(tmp_path):
 
 @pytest.mark.slow
 def test_eight_processes_on_an_empty_cache(tmp_path):
-    pairs = [(name, dtype) for name in ("SGD", "Adam", "AdamW", "RMSprop") for dtype in ("float32", "float64")]
+    pairs = [
+        (name, dtype) for name in ("SGD", "Adam", "AdamW", "RMSprop") for dtype in ("float32", "float64")
+    ]
     expected = {pair: run(STEP, tmp_path / "..", *pair, FASTOPT_CACHE="0").split()[1] for pair in pairs}
     for attempt in range(3):
         cache = tmp_path / str(attempt)
@@ -135,6 +137,12 @@ def test_read_only_installation_without_home(tmp_path, name):
     shutil.copytree(ROOT / "fastopt", site / "fastopt", ignore=shutil.ignore_patterns("__pycache__"))
     (site / "fastopt" / "engine" / "__pycache__").touch()  # a file: no folder can be made, even by root
     nowhere = {"PYTHONPATH": str(site), "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache"}
-    got = run("import os; del os.environ['NUMBA_CACHE_DIR']" + textwrap.dedent(STEP), tmp_path, name, "float32", **nowhere)
+    got = run(
+        "import os; del os.environ['NUMBA_CACHE_DIR']" + textwrap.dedent(STEP),
+        tmp_path,
+        name,
+        "float32",
+        **nowhere,
+    )
     assert got.split()[0] == "compiled"
     assert got.split()[1] == run(STEP, tmp_path, name, "float32").split()[1]

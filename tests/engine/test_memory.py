@@ -34,12 +34,7 @@ def test_overlapping_tells_interleaved_views_apart():
 def test_overlapping_agrees_with_all_pairs(slices):
     base = np.zeros(64)
     arrays = [base[start : start + size] for start, size in slices]
-    pairs = {
-        (i, j)
-        for j in range(len(arrays))
-        for i in range(j)
-        if np.shares_memory(arrays[i], arrays[j])
-    }
+    pairs = {(i, j) for j in range(len(arrays)) for i in range(j) if np.shares_memory(arrays[i], arrays[j])}
     found = overlapping(arrays)
     assert (found is None) if not pairs else (found in pairs)
 

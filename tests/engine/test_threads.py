@@ -144,7 +144,9 @@ def train(name="AdamW", seed=0, steps=5, n=200_003, workers=3):
 
 @pytest.mark.jit
 def test_fork_after_a_parallel_step(tmp_path):
-    code = PARALLEL + """
+    code = (
+        PARALLEL
+        + """
 import os
 expected = train()
 child = os.fork()
@@ -154,24 +156,30 @@ assert os.waitpid(child, 0)[1] == 0
 assert train() == expected  # and the parent goes on
 print("done")
 """
+    )
     assert run(code, tmp_path) == "done"
 
 
 @pytest.mark.jit
 def test_multiprocessing_with_fork(tmp_path):
-    code = PARALLEL + """
+    code = (
+        PARALLEL
+        + """
 import multiprocessing
 expected = train()
 with multiprocessing.get_context("fork").Pool(3) as pool:
     assert pool.map(train, ["AdamW"] * 6) == [expected] * 6
 print("done")
 """
+    )
     assert run(code, tmp_path) == "done"
 
 
 @pytest.mark.jit
 def test_fork_while_other_threads_step(tmp_path):
-    code = PARALLEL + """
+    code = (
+        PARALLEL
+        + """
 import os, threading
 expected = train()
 stop = threading.Event()
@@ -189,6 +197,7 @@ stop.set()
 for other in others: other.join()
 print("done")
 """
+    )
     # Python 3.12 warns of any fork in a process with several threads.
     code = "import warnings; warnings.filterwarnings('ignore', 'This process', DeprecationWarning)" + code
     assert run(code, tmp_path) == "done"
@@ -196,7 +205,9 @@ print("done")
 
 @pytest.mark.jit
 def test_python_threads_step_different_optimizers(tmp_path):
-    code = PARALLEL + """
+    code = (
+        PARALLEL
+        + """
 from concurrent.futures import ThreadPoolExecutor
 names = ["AdamW", "SGD", "RMSprop", "Adadelta"] * 2
 expected = [train(name, seed) for seed, name in enumerate(names)]
@@ -205,12 +216,15 @@ with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(train, names, range(8))) == expected
 print("done")
 """
+    )
     assert run(code, tmp_path) == "done"
 
 
 @pytest.mark.jit
 def test_python_threads_compile_at_the_same_time(tmp_path):
-    code = PARALLEL + """
+    code = (
+        PARALLEL
+        + """
 from concurrent.futures import ThreadPoolExecutor
 names = ["AdamW", "SGD", "RMSprop", "AdamW"]
 with ThreadPoolExecutor(4) as pool:
@@ -218,23 +232,30 @@ with ThreadPoolExecutor(4) as pool:
 assert results == [train(name) for name in names]
 print("done")
 """
+    )
     assert run(code, tmp_path) == "done"
 
 
 @pytest.mark.jit
 def test_interpreter_exits_cleanly_from_a_thread_too(tmp_path):
-    code = PARALLEL + """
+    code = (
+        PARALLEL
+        + """
 import threading
 train()
 threading.Thread(target=train, kwargs={"steps": 50}).start()
 print("done")
 """
+    )
     assert run(code, tmp_path) == "done"
 
 
 @pytest.mark.jit
 def test_numba_is_left_as_it_was(tmp_path):
-    code = "import os, sys, numba\nbefore = dict(vars(numba.config)), dict(os.environ)" + PARALLEL + """
+    code = (
+        "import os, sys, numba\nbefore = dict(vars(numba.config)), dict(os.environ)"
+        + PARALLEL
+        + """
 train()
 assert (dict(vars(numba.config)), dict(os.environ)) == before
 try:
@@ -245,6 +266,7 @@ from pathlib import Path
 maps = Path("/proc/self/maps").read_text() if os.path.exists("/proc/self/maps") else ""
 print([name for name in ("libgomp", "libtbb", "libomp") if name in maps])
 """
+    )
     assert run(code, tmp_path) == "no threading layer\n[]"
 
 

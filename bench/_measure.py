@@ -1,0 +1,173 @@
+"""What all measurements share: interleaved rounds, the machine's description, the command line, the files."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import timeit
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BENCH = Path(__file__).parent
+RESULTS = BENCH / "results"
+
+# What is measured is the checkout around this file, installed or not: import this module before fastopt.
+sys.path.insert(0, str(BENCH.parent))
+
+#: Seconds between the measurements of two libraries. The threads of OpenMP (torch, C) and of BLAS spin for
+#: some milliseconds after their last work, and would take the CPU from whoever is measured next.
+PAUSE = 0.03
+
+Times = dict[str, NDArray[np.float64]]
+
+
+def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int = 9, seconds: float = 0.05) -> Times:
+    """Return the seconds that a call of each step takes, one value a round.
+
+    The steps take turns, so that what changes on the machine meanwhile meets them all. Each
+    is called often enough to take about ``seconds`` a round.
+    """
+    names = list(steps)
+    repeats = {name: _repeats(step, seconds) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        start = i % len(names)  # nobody always comes first, or always after the same neighbour
+        for name in names[start:] + names[:start]:
+            number = repeats[name]
+            time.sleep(PAUSE)
+            timeit.timeit(steps[name], number=max(1, number // 10))  # warms caches, clocks, threads
+            times[name].append(timeit.timeit(steps[name], number=number) / number)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def _repeats(step: Callable[[], object], seconds: float) -> int:
+    step()  # compiles, and touches the memory
+    number = 1
+    while (took := timeit.timeit(step, number=number)) < seconds / 8:
+        number *= 4
+    return max(1, round(seconds * number / took))
+
+
+def median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values))
+
+
+def ratio(times: Times, slow: str, fast: str) -> float:
+    """Return how many times as long as ``fast`` the step ``slow`` takes: the median over the rounds."""
+    return median(times[slow] / times[fast])
+
+
+def fastest(times: Times, names: list[str]) -> str:
+    return min(names, key=lambda name: median(times[name]))
+
+
+def slowest(times: Times, names: list[str]) -> str:
+    return max(names, key=lambda name: median(times[name]))
+
+
+def free_bytes() -> int:
+    """Return the memory that can be taken without swapping: on systems that do not tell, half of all."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or platform.processor()
+    found: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    name = found.get("model name", platform.processor() or platform.machine())
+    if "cpu family" in found:
+        name += f" (family {found['cpu family']}, model {found['model']})"
+    return name
+
+
+def _caches() -> list[str]:
+    found = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        found.append(f"L{level} {kind.lower()} {size}")
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """Return the date, the machine and the versions: without them a time means nothing."""
+    from fastopt import __version__
+
+    versions = {"python": platform.python_version(), "fastopt": __version__}
+    for package in ("numpy", "numba", "torch"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": cores,
+            "caches": _caches(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "os": platform.platform(),
+            "load_before": round(os.getloadavg()[0], 2),
+        },
+        "versions": versions,
+    }
+
+
+def arguments(doc: str | None, out: str) -> argparse.ArgumentParser:
+    """Return the command line of a script: ``--quick`` and ``--out``, to which it may add its own."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    quick = "few rounds, small sizes: a try, which is not saved unless --out is given"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--out", type=Path, help=f"where the JSON goes, instead of bench/results/{out}")
+    parser.set_defaults(usual_out=RESULTS / out)
+    return parser
+
+
+def save(args: argparse.Namespace, about: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    path = args.out or args.usual_out
+    if args.quick and not args.out:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**about, **results}, indent=1) + "\n")
+    print(f"written: {path}")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table, aligned so that it also reads as plain text."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    pads = [str.ljust] + [str.rjust] * (len(head) - 1)
+
+    def line(cells: list[str]) -> str:
+        return f"| {' | '.join(pad(c, w) for pad, c, w in zip(pads, cells, widths, strict=True))} |"
+
+    rule = [f"{'-' * w}" if i == 0 else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def duration(seconds: float) -> str:
+    """Return a time in three digits and a fitting unit."""
+    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+        if seconds * factor < 999.5:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,131 @@
+"""What is timed: a step of one algorithm by fastopt, NumPy, torch and C, each over memory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
+
+import _measure  # first: it says which fastopt is measured
+import c_kernel
+import numpy as np
+import plain_numpy
+from numpy.typing import NDArray
+
+import fastopt
+from fastopt.engine.memory import aligned_zeros
+
+Array = NDArray[np.floating]
+
+
+class Contestant(NamedTuple):
+    """A step without arguments, and views of the arrays that it reads and writes."""
+
+    step: Callable[[], object]
+    p: Array
+    g: Array
+    #: What must come before each step and is not part of it.
+    before: Callable[[], None] | None = None
+
+
+def start(size: int) -> tuple[Array, Array]:
+    """Return the parameters and the gradients that all begin with."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal(size, np.float32), rng.standard_normal(size, np.float32)
+
+
+def by_fastopt(algorithm: str, p: Array, g: Array, **options: Any) -> Contestant:
+    pack = fastopt.pack(p)
+    pack.flat_grads[:] = g
+    opt = getattr(fastopt, algorithm)(pack, **options)
+
+    def look() -> None:
+        with opt.lookahead():
+            pass
+
+    return Contestant(opt.step, pack.flat, pack.flat_grads, look if hasattr(opt, "lookahead") else None)
+
+
+def by_numpy(make: Callable[..., plain_numpy.Step], p: Array, g: Array, **options: Any) -> Contestant:
+    p = p.copy()
+    step = make(p, **options)
+    return Contestant(lambda: step(g), p, g)
+
+
+def by_torch(torch: Any, p: Array, g: Array, **options: Any) -> Contestant:
+    parameter = torch.nn.Parameter(torch.tensor(p))
+    parameter.grad = torch.tensor(g)
+    opt = torch.optim.AdamW([parameter], fused=True, **options)
+    return Contestant(opt.step, parameter.detach().numpy(), g)
+
+
+def by_c(function: Callable[..., None], p: Array, g: Array, **options: Any) -> Contestant:
+    aligned_p, aligned_g = aligned_zeros(p.size, p.dtype), aligned_zeros(p.size, p.dtype)
+    aligned_p[:], aligned_g[:] = p, g
+    step = c_kernel.AdamW(function, aligned_p, **options)
+    return Contestant(lambda: step(aligned_g), aligned_p, aligned_g)
+
+
+@cache
+def torch_or_none() -> Any:
+    with suppress(ImportError):
+        import torch
+
+        return torch
+    print("skipped: torch (not installed)")
+    return None
+
+
+def adamw(size: int) -> dict[str, Contestant]:
+    """Return all that do AdamW here, by name, with their answers checked."""
+    p, g = start(size)
+    found = {
+        "fastopt": by_fastopt("AdamW", p, g),
+        "NumPy, in place": by_numpy(plain_numpy.adamw, p, g),
+        "NumPy, textbook": by_numpy(plain_numpy.adamw_textbook, p, g),
+    }
+    if torch := torch_or_none():
+        found["torch, fused"] = by_torch(torch, p, g)
+    for name, function in c_kernel.kernels().items():
+        found[name] = by_c(function, p, g)
+    for contestant in found.values():
+        check("AdamW", contestant)
+    return found
+
+
+def check(algorithm: str, contestant: Contestant, steps: int = 3, **options: Any) -> None:
+    """Take some first steps, and raise unless their result is what NumPy computes in float64.
+
+    All of a small array is compared; of a large one both ends and some 100,000 elements between.
+    """
+    p, g = contestant.p, contestant.g
+    size, near = p.size, 1000
+    sample = np.unique(np.r_[: min(size, near), : size : max(1, size // 100_000), max(0, size - near) : size])
+    exact, gradients = p[sample].astype(np.float64), g[sample].astype(np.float64)
+    reference = plain_numpy.STEPS[algorithm](exact, **options)
+    for _ in range(steps):
+        if contestant.before:
+            contestant.before()
+        contestant.step()
+        reference(gradients)
+    tolerance = 8 * np.finfo(p.dtype).eps * np.maximum(1, abs(exact))
+    wrong = ~(abs(p[sample] - exact) <= tolerance)  # NaN is wrong
+    if wrong.any():
+        raise AssertionError(f"{algorithm}: {wrong.sum()} of {sample.size} results differ from float64's")
+
+
+def bytes_moved(algorithm: str) -> int:
+    """Return the bytes that an update must move for each float32 parameter, whoever does it.
+
+    It reads the parameter, the gradient and the state, and writes the parameter and the state.
+    """
+    opt = getattr(fastopt, algorithm)(np.zeros(1, np.float32))
+    return 4 * (3 + 2 * len(opt.state[0]))
+
+
+def best_c(times: _measure.Times) -> _measure.Times:
+    """Return the times with only the fastest of the C variants, as "C"."""
+    variants = [name for name in times if name in c_kernel.VARIANTS]
+    kept = {name: values for name, values in times.items() if name not in variants}
+    return {**kept, "C": times[_measure.fastest(times, variants)]} if variants else kept

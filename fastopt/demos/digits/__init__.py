@@ -1,0 +1,1 @@
+"""A network learns handwritten digits, with every method, and every method is timed."""

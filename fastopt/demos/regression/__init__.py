@@ -1,0 +1,1 @@
+"""A line through points: the textbook's loop with Adam, and the other methods."""

@@ -1,0 +1,1 @@
+"""Paths out of a saddle and along a narrow valley."""

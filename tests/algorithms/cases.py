@@ -1,0 +1,198 @@
+"""The one table of cases, and what the tests here do with it.
+
+An algorithm is added by a function in ``tests/reference.py`` and a row of CASES.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import Optimizer, Rule
+from tests import reference
+
+
+@dataclass(frozen=True)
+class Case:
+    """A class with the hyperparameters it is tested with, and what it must agree with."""
+
+    id: str
+    cls: type[Optimizer]
+    #: Weight decay is never zero, and eps is large: otherwise mistakes in them do not show.
+    hyper: Mapping[str, Any]
+    reference: Callable[..., Any]
+    #: The class in torch.optim that takes the same hyperparameters, if there is one.
+    torch: str | None = None
+    #: Where state differs: fastopt's name -> torch's name, and the factor on torch's.
+    torch_state: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    #: State that does not decay when the gradients are zero.
+    lasting: tuple[str, ...] = ()
+
+    def optimizer(self, params: Any, **changes: Any) -> Optimizer:
+        return self.cls(params, **{**self.hyper, **changes})
+
+    def run(self, params: Any, **changes: Any) -> reference.Run:
+        return reference.Run(self.reference, params, **{**self.hyper, **changes})
+
+    @property
+    def rule(self) -> Rule:
+        return self.cls.choose_rule({**self.cls.defaults, **self.hyper})
+
+
+GRADIENT = {"lr": 0.03, "weight_decay": 0.07}
+HEAVY = {**GRADIENT, "momentum": 0.8}
+ADAGRAD = {"lr": 0.1, "lr_decay": 0.05, "weight_decay": 0.07, "eps": 1e-2}
+ADADELTA = {"lr": 0.7, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.07}
+RMSPROP = {"lr": 0.02, "alpha": 0.9, "eps": 1e-2, "weight_decay": 0.07}
+ADAM = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-2, "weight_decay": 0.07}
+VELOCITY = {"velocity": ("momentum_buffer", GRADIENT["lr"])}
+
+f, ref = fastopt, reference
+CASES = [
+    Case("sgd", f.SGD, GRADIENT, ref.sgd, "SGD"),
+    Case("sgd_momentum", f.SGD, HEAVY, ref.sgd, "SGD"),
+    Case("sgd_dampening", f.SGD, {**HEAVY, "dampening": 0.3}, ref.sgd, "SGD"),
+    Case("sgd_nesterov", f.SGD, {**HEAVY, "nesterov": True}, ref.sgd, "SGD"),
+    Case("momentum", f.Momentum, HEAVY, ref.momentum, "SGD", VELOCITY),
+    Case("nag", f.NAG, HEAVY, ref.nag, "SGD", VELOCITY),
+    Case("adagrad", f.Adagrad, ADAGRAD, ref.adagrad, "Adagrad", lasting=("sum",)),
+    Case(
+        "adagrad_initial", f.Adagrad, {**ADAGRAD, "initial_accumulator_value": 0.1}, ref.adagrad, "Adagrad",
+        lasting=("sum",),
+    ),
+    Case("adadelta", f.Adadelta, ADADELTA, ref.adadelta, "Adadelta"),
+    Case("rmsprop", f.RMSprop, RMSPROP, ref.rmsprop, "RMSprop"),
+    Case("rmsprop_momentum", f.RMSprop, {**RMSPROP, "momentum": 0.8}, ref.rmsprop, "RMSprop"),
+    Case("rmsprop_centered", f.RMSprop, {**RMSPROP, "centered": True}, ref.rmsprop, "RMSprop"),
+    Case(
+        "rmsprop_both", f.RMSprop, {**RMSPROP, "momentum": 0.8, "centered": True}, ref.rmsprop, "RMSprop",
+    ),
+    Case("adam", f.Adam, ADAM, ref.adam, "Adam"),
+    Case(
+        "adam_amsgrad", f.Adam, {**ADAM, "amsgrad": True}, ref.adam, "Adam", lasting=("max_exp_avg_sq",),
+    ),
+    Case("adamw", f.AdamW, ADAM, ref.adamw, "AdamW"),
+    Case(
+        "adamw_amsgrad", f.AdamW, {**ADAM, "amsgrad": True}, ref.adamw, "AdamW", lasting=("max_exp_avg_sq",),
+    ),
+]  # fmt: skip
+BY_ID = {case.id: case for case in CASES}
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def step(opt: Optimizer, grads: Any = None, **options: Any) -> None:
+    """Take a step, with a look ahead first where the algorithm wants one."""
+    if isinstance(opt, fastopt.NAG):
+        with opt.lookahead():
+            pass
+    opt.step(grads, **options)
+
+
+def draw(rng: np.random.Generator, shape: Any, dtype: Any) -> np.ndarray:
+    """Return numbers of either sign and of magnitudes from 1e-3 to 10, from one to the next."""
+    return np.asarray(rng.standard_normal(shape) * 10 ** rng.uniform(-3, 1, shape), dtype)
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    """Return the arrays of a tree, in its order."""
+    if isinstance(tree, fastopt.Pack):
+        return leaves(tree.params)
+    if isinstance(tree, dict | list | tuple):
+        children = tree.values() if isinstance(tree, dict) else tree
+        return [leaf for child in children for leaf in leaves(child)]
+    return [tree]
+
+
+def parameters(opt: Optimizer) -> list[np.ndarray]:
+    """Return the arrays that an optimizer updates."""
+    return [leaf for group in opt.param_groups for leaf in leaves(group["params"])]
+
+
+def values(opt: Optimizer) -> list[dict[str, np.ndarray]]:
+    """Return copies of the parameters and the state of each array."""
+    found = []
+    for group, state in zip(opt.param_groups, opt.state, strict=True):
+        trees = {"params": group["params"], **state}
+        columns = {name: leaves(tree) for name, tree in trees.items()}
+        for i in range(len(columns["params"])):
+            found.append({name: column[i].copy() for name, column in columns.items()})
+    return found
+
+
+def run_values(run: reference.Run) -> dict[str, np.ndarray]:
+    """Return the same of a reference run."""
+    return {"params": run.params, **run.state}
+
+
+def assert_same(got: list[dict[str, np.ndarray]], want: list[dict[str, np.ndarray]]) -> None:
+    """Raise an AssertionError unless parameters and state are the same, bit for bit (NaN is NaN)."""
+    assert len(got) == len(want)
+    for i, (mine, theirs) in enumerate(zip(got, want, strict=True)):
+        assert mine.keys() == theirs.keys()
+        for name, array in mine.items():
+            np.testing.assert_array_equal(array, theirs[name], f"{name} of array {i}", strict=True)
+            zeros = array == 0
+            assert (np.signbit(array) == np.signbit(theirs[name]))[zeros].all(), f"{name}: sign of zero"
+
+
+class Closeness:
+    """Compares parameters and state, step after step, within ``tol`` units of eps.
+
+    The unit is eps of the dtype times the largest size that the element has had so far: what a sum rounds
+    to depends on its terms, not on what remains of them.
+    """
+
+    def __init__(self, tol: float, starts: list[np.ndarray]) -> None:
+        self.tol, self.worst = tol, 0.0
+        self.peaks = {(i, "params"): np.abs(start) for i, start in enumerate(starts)}
+
+    def check(self, got: list[dict[str, np.ndarray]], want: list[dict[str, np.ndarray]]) -> None:
+        assert len(got) == len(want)
+        for i, (mine, theirs) in enumerate(zip(got, want, strict=True)):
+            assert theirs.keys() == mine.keys(), f"state is {list(mine)}, expected {list(theirs)}"
+            for name, expected in theirs.items():
+                actual = mine[name].astype(np.float64)
+                peak = np.fmax(self.peaks.get((i, name), 0.0), np.abs(expected))
+                self.peaks[i, name] = peak
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    error = np.abs(actual - expected) / (np.finfo(mine[name].dtype).eps * peak)
+                same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+                error = np.where(same, 0.0, error)
+                bad = ~(error <= self.tol)
+                self.worst = max(self.worst, np.max(error, initial=0.0))
+                if bad.any():
+                    at = np.unravel_index(np.argmax(bad), bad.shape)
+                    raise AssertionError(
+                        f"{name} of array {i} at {[int(k) for k in at]}: {mine[name][at]!r} should be "
+                        f"{expected[at]!r}; {bad.sum()} of {bad.size} elements are off, "
+                        f"by up to {np.max(error):.3g} eps, more than {self.tol}"
+                    )
+
+
+def follow(
+    case: Case, size: int, dtype: Any, *, steps: int, tol: float,
+    cls: type[Optimizer] | None = None, mistake: Mapping[str, Any] | None = None,
+    step_lr: float | None = None, grad_scale: float = 1.0, **changes: Any,
+) -> None:  # fmt: skip
+    """Hold an optimizer to the float64 reference: parameters and state, after every step.
+
+    ``tol`` is in units of eps of ``dtype``; see Closeness. ``changes`` are to the case's hyperparameters.
+    ``cls`` is taken in place of the case's class; ``mistake`` changes the optimizer's hyperparameters alone.
+    """
+    rng = np.random.default_rng(size)
+    w = draw(rng, size, dtype)
+    run = case.run(w, **changes)
+    opt = (cls or case.cls)(w, **{**case.hyper, **changes, **(mistake or {})})
+    close = Closeness(tol, [run.params])
+    for i in range(steps):
+        grad = draw(rng, size, dtype)
+        if i == 0:  # the decay and the first gradient must not cancel: nothing would be there to compare with
+            grad = np.copysign(grad, -w if changes.get("maximize") else w)
+        step(opt, grad, lr=step_lr, grad_scale=grad_scale)
+        run.step(grad, lr=step_lr, grad_scale=grad_scale)
+        close.check(values(opt), [run_values(run)])

@@ -1,0 +1,204 @@
+"""The result is the same, bit for bit, however the work is cut and wherever the numbers lie."""
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.engine import kernel, threads
+from tests.algorithms.cases import assert_same, draw, each_case, each_dtype, step, values
+
+SHAPES = [(33, 5), (129,), (3, 4, 5), (), (0, 2), (31, 1)]
+
+
+def problem(dtype, steps, shapes=SHAPES):
+    """Return parameters, and gradients for some steps."""
+    rng = np.random.default_rng(0)
+    return [draw(rng, shape, dtype) for shape in shapes], [
+        [draw(rng, shape, dtype) for shape in shapes] for _ in range(steps)
+    ]
+
+
+def history(opt, grads):
+    """Take steps; return parameters and state after each."""
+    found = []
+    for given in grads:
+        step(opt, given)
+        found.append(values(opt))
+    return found
+
+
+def assert_same_history(got, want):
+    for one, other in zip(got, want, strict=True):
+        assert_same(one, other)
+
+
+# Where the numbers lie.
+
+
+def strided(array):
+    room = np.zeros([2 * n for n in array.shape], array.dtype)
+    view = room[tuple(slice(None, None, 2) for _ in array.shape)]
+    view[...] = array
+    return view
+
+
+def reversed_(array):
+    return array if array.ndim == 0 else np.ascontiguousarray(array[::-1])[::-1]
+
+
+def shifted(array):
+    room = np.zeros(array.size + 1, array.dtype)
+    room[1:] = array.ravel()
+    return room[1:].reshape(array.shape)
+
+
+def swapped(array):
+    return array if array.ndim < 2 else np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
+
+
+def misaligned(array):
+    room = np.zeros(array.nbytes + 1, np.uint8)
+    view = room[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+LAYOUTS = {
+    "C": np.array,
+    "F": np.asfortranarray,
+    "strided": strided,
+    "reversed": reversed_,
+    "shifted": shifted,
+    "swapped": swapped,
+    "misaligned": misaligned,
+}
+
+
+@each_case
+@each_dtype
+def test_layouts(case, dtype):
+    params, grads = problem(dtype, 4)
+    want = history(case.optimizer(copy.deepcopy(params)), grads)
+    for of_params in LAYOUTS.values():
+        for of_grads in LAYOUTS.values():
+            placed = [[of_grads(grad) for grad in given] for given in grads]
+            assert_same_history(history(case.optimizer([of_params(w) for w in params]), placed), want)
+
+
+@each_case
+@each_dtype
+def test_pack(case, dtype):
+    params, grads = problem(dtype, 4)
+    pack = fastopt.pack(params)
+    given = history(case.optimizer(fastopt.pack(params)), grads)
+    opt = case.optimizer(pack)
+    for each, want in zip(grads, given, strict=True):
+        for view, grad in zip(pack.grads, each, strict=True):
+            view[...] = grad
+        step(opt)
+        assert_same(values(opt), want)
+    assert_same_history(given, history(case.optimizer(params), grads))
+
+
+@each_case
+@each_dtype
+def test_one_flat_array(case, dtype):
+    params, grads = problem(dtype, 4)
+
+    def flat(arrays):
+        return np.concatenate([array.ravel() for array in arrays])
+
+    got = history(case.optimizer(flat(params)), [flat(given) for given in grads])
+    want = history(case.optimizer(params), grads)
+    for (one,), several in zip(got, want, strict=True):
+        assert_same([one], [{name: flat([each[name] for each in several]) for name in one}])
+
+
+@each_case
+@each_dtype
+def test_groups(case, dtype):
+    params, grads = problem(dtype, 4)
+    want = history(case.optimizer(copy.deepcopy(params)), grads)
+    opt = case.optimizer([{"params": params[:2]}, {"params": {"rest": params[2:]}}])
+    got = history(opt, [[given[:2], {"rest": given[2:]}] for given in grads])
+    assert_same_history(got, want)
+
+
+# How the work is cut.
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """Have small steps use threads. Each launch waits for all of its threads; the list says how many came."""
+    counts = []
+
+    def run(launch, table, scalars, count):
+        counts.append(0)
+        arrival = threading.Condition()
+
+        def launch_together(*arguments):
+            with arrival:
+                counts[-1] += 1
+                arrival.notify_all()
+                assert arrival.wait_for(lambda: counts[-1] >= count, timeout=60)
+            launch(*arguments)
+
+        original(launch_together, table, scalars, count)
+
+    original = threads.run
+    monkeypatch.setattr(threads, "run", run)
+    monkeypatch.setattr(threads, "cutoff_bytes", lambda: 0)
+    return counts
+
+
+@pytest.mark.jit
+@each_case
+@each_dtype
+@pytest.mark.parametrize(("chunk", "shapes"), [(64, [*SHAPES, (4097,), (15,)]), (1024, [(100003,)])])
+def test_threads(case, dtype, chunk, shapes, joined, monkeypatch):
+    monkeypatch.setattr(threads, "CHUNK", chunk)
+    params, grads = problem(dtype, 3, shapes)
+    want = history(case.optimizer(copy.deepcopy(params), threads=1), grads)
+    assert joined == []
+    for count in (2, 3, 7):
+        got = history(case.optimizer(copy.deepcopy(params), threads=count), grads)
+        assert_same_history(got, want)
+        pack = fastopt.pack(params)
+        assert_same_history(history(case.optimizer(pack, threads=count), grads), want)
+        assert len(joined) == 6
+        assert min(joined) >= count
+        joined.clear()
+
+
+@pytest.mark.jit
+@each_case
+@each_dtype
+def test_sizes(case, dtype):
+    """Each element comes out the same, in a vector or in the last ones of a loop."""
+    (w,), grads = problem(dtype, 3, [(133,)])
+    want = history(case.optimizer([w.copy()]), grads)
+    for size in range(1, 133):
+        got = history(case.optimizer([w[:size].copy()]), [[grad[:size]] for (grad,) in grads])
+        assert_same_history(got, [[{name: a[:size] for name, a in one.items()}] for (one,) in want])
+
+
+@pytest.mark.jit
+@each_case
+@each_dtype
+def test_disk_cache(case, dtype, monkeypatch, tmp_path):
+    """Compiled here, compiled and written to the cache, or read from it."""
+    params, grads = problem(dtype, 3)
+    compile_launch = kernel.compile_launch.__wrapped__
+    histories = []
+    for cache, folder_hits in (("0", 0), ("1", None), ("1", 1)):
+        monkeypatch.setenv("FASTOPT_CACHE", cache)
+        launch = compile_launch(case.rule, np.dtype(dtype))
+        if folder_hits is not None:
+            assert sum(launch.stats.cache_hits.values()) == folder_hits
+        monkeypatch.setattr("fastopt.engine.batch.compile_launch", lambda rule, dtype, launch=launch: launch)
+        histories.append(history(case.optimizer(copy.deepcopy(params)), grads))
+    assert_same_history(histories[1], histories[0])
+    assert_same_history(histories[2], histories[0])
