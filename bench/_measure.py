@@ -49,7 +49,12 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int = 9, seco
             time.sleep(PAUSE)
             timeit.timeit(steps[name], number=max(1, number // 10))  # warms caches, clocks, threads
             times[name].append(timeit.timeit(steps[name], number=number) / number)
-    return {name: np.array(values) for name, values in times.items()}
+    found = {name: np.array(values) for name, values in times.items()}
+    for name, values in found.items():
+        low, high = np.quantile(values, (0.25, 0.75))
+        if high > 1.25 * low:
+            print(f"noisy: {name}: the middle half of the rounds is {duration(low)} to {duration(high)}")
+    return found
 
 
 def _repeats(step: Callable[[], object], seconds: float) -> int:

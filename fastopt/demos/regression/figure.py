@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastopt.demos.figures import COLOURS, style
+from fastopt.demos.figures import COLOURS, EndLabel, label_ends, style
 from fastopt.demos.methods import settled
 from fastopt.demos.regression.contestants import TEXTBOOK
 from fastopt.demos.regression.fitting import (
@@ -59,18 +59,21 @@ def _draw_lines(axes: Axes, points: Points, fit: Fit) -> None:
     ends = np.array([points.x.min(), points.x.max()])
     epochs = np.unique(np.linspace(0, len(fit.path) - 1, 6).astype(int))
     shades = matplotlib.colormaps["Blues"](np.linspace(0.35, 1.0, len(epochs)))
-    for epoch, shade in zip(epochs, shades, strict=True):
-        slope, intercept = fit.path[epoch]
-        axes.plot(ends, slope * ends + intercept, color=shade)
-        axes.annotate(f" epoch {epoch}", (ends[1], slope * ends[1] + intercept), color=shade, va="center")
-    slope, intercept = least_squares(points)
-    axes.plot(ends, slope * ends + intercept, color=COLOURS[1], dashes=(4, 2))
-    axes.annotate(" least squares", (ends[1], slope * ends[1] + intercept), color=COLOURS[1], va="center")
+    lines = [
+        (f"epoch {epoch}", *fit.path[epoch], shade)
+        for epoch, shade in zip(epochs.tolist(), shades, strict=True)
+    ]
+    labels = []
+    for text, slope, intercept, colour in [*lines, ("least squares", *least_squares(points), COLOURS[1])]:
+        heights = slope * ends + intercept
+        axes.plot(ends, heights, color=colour, dashes=(4, 2) if text == "least squares" else ())
+        labels.append(EndLabel(text, heights[1], colour))
     axes.set_title(f"The textbook's loop: Adam, lr {TEXTBOOK.settings['lr']:g}")
     axes.set_xlabel("x")
     axes.set_ylabel("y")
-    axes.set_xlim(ends[0] - 0.1, ends[1] + 0.32 * (ends[1] - ends[0]))  # room for the names
-    axes.set_xticks(np.arange(np.ceil(ends[0]), ends[1] + 0.1))
+    axes.set_xlim(ends[0] - 0.1, ends[1])
+    axes.set_ylim(axes.get_ylim())
+    label_ends(axes, ends[1], labels, gap=0.045)
 
 
 def _draw_losses(axes: Axes, points: Points, fits: Mapping[str, Fit]) -> None:
