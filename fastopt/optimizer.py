@@ -230,6 +230,11 @@ class Optimizer:
     # --- the step
 
     @property
+    def max_threads(self) -> int:
+        """The most threads that a step uses."""
+        return available_threads() if self._threads is None else self._threads
+
+    @property
     def step_count(self) -> int:
         """Number of steps taken."""
         return self._count
@@ -324,8 +329,7 @@ class Optimizer:
     def _arrange(self, present: list[int] | None) -> Arrangement:
         self._settle()
         groups = [(g.mapping, g.rule, g.leaves) for g in self._groups if g.rule is not None]
-        threads = available_threads() if self._threads is None else self._threads
-        self._arrangement = Arrangement(groups, present, threads)
+        self._arrangement = Arrangement(groups, present, self.max_threads)
         return self._arrangement
 
     def _grad_place(self, number: int) -> str:

@@ -9,9 +9,67 @@ from typing import Any, Unpack
 import numpy as np
 
 from fastopt.algorithms.momentum import momentum
-from fastopt.engine import Rule
-from fastopt.leaf import Array
+from fastopt.engine import Batch, Rule, Segment
+from fastopt.engine.memory import aligned_zeros
+from fastopt.leaf import Leaf
 from fastopt.optimizer import Optimizer, Options
+
+
+def move(p, g, momentum):  # the velocity in the place of the gradient
+    return p - momentum * g
+
+
+def copy(p, g):
+    return g
+
+
+_MOVE, _COPY = Rule(move), Rule(copy)
+
+
+class _Glance:
+    """Moves leaves to the point ahead and back, with a copy of them."""
+
+    def __init__(self, groups: list[list[Leaf]], threads: int) -> None:
+        self._staged = [leaf for leaves in groups for leaf in leaves if leaf.staged]
+        self._keep: list[Batch] = []
+        self._move: list[Batch] = []
+        self._restore: list[Batch] = []
+        found = [(leaf, row) for row, leaves in enumerate(groups) for leaf in leaves if leaf.flat.size]
+        for dtype in {leaf.dtype for leaf, _ in found}:
+            keep: list[Segment] = []
+            ahead: list[Segment] = []
+            restore: list[Segment] = []
+            mine = [(leaf, row) for leaf, row in found if leaf.dtype == dtype]
+            kept = aligned_zeros(sum(leaf.flat.size for leaf, _ in mine), dtype)
+            for leaf, row in mine:
+                part, kept = np.split(kept, [leaf.flat.size])
+                keep.append((part, leaf.flat, [], 0))
+                ahead.append((leaf.flat, leaf.state["velocity"], [], row))
+                restore.append((leaf.flat, part, [], 0))
+            self._keep.append(Batch(_COPY, keep, 1, threads))
+            self._move.append(Batch(_MOVE, ahead, len(groups), threads))
+            self._restore.append(Batch(_COPY, restore, 1, threads))
+        for batch in self._keep + self._restore:
+            batch.set_scalars(0, 1.0, ())
+
+    def move(self, gammas: list[tuple[float, ...]]) -> None:
+        for leaf in self._staged:
+            np.copyto(leaf.shaped(leaf.flat), leaf.array)
+        for batch in self._move:
+            for row, gamma in enumerate(gammas):
+                batch.set_scalars(row, 1.0, gamma)
+        for batch in self._keep + self._move:
+            batch.run()
+        self._show()
+
+    def move_back(self) -> None:
+        for batch in self._restore:
+            batch.run()
+        self._show()
+
+    def _show(self) -> None:
+        for leaf in self._staged:
+            np.copyto(leaf.array, leaf.shaped(leaf.flat))
 
 
 class NAG(Optimizer):
@@ -76,7 +134,7 @@ class NAG(Optimizer):
 
     rule = Rule(momentum, ("velocity",))
 
-    _saved: list[Array] | None = None
+    _glance: _Glance | None = None
     _ahead = False
     _has_looked = False
 
@@ -97,26 +155,22 @@ class NAG(Optimizer):
         """
         if self._ahead:
             raise RuntimeError("lookahead() cannot be used inside lookahead()")
-        leaves = self._leaves()
-        if self._saved is None or len(self._saved) != len(leaves):
-            self._saved = [np.empty_like(leaf.array) for leaf in leaves]
-        saved = iter(self._saved)
-        moves = []
-        for group in self._groups:
-            (gamma,) = group.mapping.values_at(self.step_count, ("momentum",), None)
-            moves += [(leaf, gamma, next(saved)) for leaf in group.leaves]
+        if self._glance is None:
+            self._glance = _Glance([group.leaves for group in self._groups], self.max_threads)
+        glance = self._glance
+        gammas = [group.values_at(self.step_count, ("momentum",), None) for group in self.param_groups]
+        glance.move(gammas)
         self._ahead = True
-        for leaf, gamma, kept in moves:
-            np.copyto(kept, leaf.array)
-            np.multiply(leaf.shaped(leaf.state["velocity"]), -gamma, out=leaf.array)
-            np.add(leaf.array, kept, out=leaf.array)
         try:
             yield self._params()
             self._has_looked = True
         finally:
-            for leaf, _, kept in moves:
-                np.copyto(leaf.array, kept)
+            glance.move_back()
             self._ahead = False
+
+    def _rearrange(self) -> None:
+        super()._rearrange()
+        self._glance = None  # it refers to the state's buffers, which may be replaced
 
     def step(self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0) -> None:
         """Update all parameters once, with gradients that were taken inside :meth:`lookahead`.

@@ -65,24 +65,26 @@ def label_ends(axes: Axes, x: float, labels: Sequence[EndLabel], gap: float = 0.
     to_share = axes.transData + axes.transAxes.inverted()
     placed = sorted((float(to_share.transform((x, label.y))[1]), label) for label in labels)
     heights = spread([share for share, _ in placed], gap)
-    for height, (_, label) in zip(heights, placed, strict=True):
-        axes.annotate(
+    # Lines, not an annotation's arrow: matplotlib cannot clip every one of those at its text.
+    for height, (share, label) in zip(heights, placed, strict=True):
+        axes.plot(
+            (1.01, 1.04),
+            (share, height),
+            color=label.colour,
+            lw=0.7,
+            transform=axes.transAxes,
+            clip_on=False,
+            scalex=False,
+            scaley=False,
+        )
+        axes.text(
+            1.05,
+            height,
             label.text,
-            xy=(x, label.y),
-            xytext=(1.05, height),
-            textcoords="axes fraction",
             color=label.colour,
             va="center",
             fontsize=10,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": label.colour,
-                "lw": 0.7,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 2,
-            },
+            transform=axes.transAxes,
         )
 
 

@@ -21,7 +21,8 @@ Segment = tuple[NDArray[np.floating], NDArray[np.floating] | None, Sequence[NDAr
 class Batch:
     """Tensors of one dtype that one rule updates, in one compiled call.
 
-    The batch holds addresses: its owner keeps the arrays alive.
+    The batch keeps the arrays of its segments alive. Of gradients that are set later it knows the
+    addresses only: keep them until the launch is done.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class Batch:
         for line, (param, grad, state, row) in zip(table, segments, strict=True):
             buffers = [address(buffer) for buffer in state]
             line[START:] = 0, param.size, row, address(param), 0 if grad is None else address(grad), *buffers
+        self._alive = segments
         self.table = _joined(table, dtype.itemsize)
         self.launch = compile_launch(rule, dtype)
         self.scalars = aligned_zeros(rows * (1 + rule.n_scalars), dtype).reshape(rows, -1)

@@ -36,5 +36,8 @@ def test_names_stand_apart_and_at_their_lines():
     label_ends(axes, 1.0, [EndLabel("high", 1.0, "red"), EndLabel("low", 0.99, "blue")], gap=0.1)
     low, high = axes.texts
     assert (low.get_text(), high.get_text()) == ("low", "high")
-    assert high.xyann[1] - low.xyann[1] == pytest.approx(0.1)
-    assert (high.xyann[1] + low.xyann[1]) / 2 == pytest.approx(0.5, abs=0.01)
+    (_, y_low), (_, y_high) = low.get_position(), high.get_position()
+    assert y_high - y_low == pytest.approx(0.1)
+    assert (y_high + y_low) / 2 == pytest.approx(0.5, abs=0.01)
+    at_low, at_high = (line.get_ydata()[0] for line in axes.lines)
+    assert (at_low, at_high) == (pytest.approx(0.5 + np.log10(0.99) / 2), pytest.approx(0.5))

@@ -41,6 +41,18 @@ def test_every_element_is_updated_once(monkeypatch, threads, chunk):
         np.testing.assert_array_equal(p, -3 * g)
 
 
+def test_a_batch_keeps_its_arrays_alive():
+    import weakref
+
+    p, g = np.ones(1000), np.ones(1000)
+    seen = [weakref.ref(p), weakref.ref(g)]
+    batch = Batch(RULE, [(p, g, [], 0)], 1, 1)
+    del p, g
+    assert all(ref() is not None for ref in seen)
+    del batch
+    assert all(ref() is None for ref in seen)
+
+
 def nothing_allocated(step):
     for _ in range(3):
         step()
