@@ -32,6 +32,9 @@ PAUSE = 0.03
 
 Times = dict[str, NDArray[np.float64]]
 
+#: What varied too much between the rounds, usually because other programs ran. Saved with the results.
+NOISY: list[str] = []
+
 
 def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int = 9, seconds: float = 0.05) -> Times:
     """Return the seconds that a call of each step takes, one value a round.
@@ -53,7 +56,8 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int = 9, seco
     for name, values in found.items():
         low, high = np.quantile(values, (0.25, 0.75))
         if high > 1.25 * low:
-            print(f"noisy: {name}: the middle half of the rounds is {duration(low)} to {duration(high)}")
+            NOISY.append(f"{name}: the middle half of the rounds is {duration(low)} to {duration(high)}")
+            print(f"noisy: {NOISY[-1]}")
     return found
 
 
@@ -154,7 +158,7 @@ def save(args: argparse.Namespace, about: Mapping[str, Any], results: Mapping[st
     if args.quick and not args.out:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**about, **results}, indent=1) + "\n")
+    path.write_text(json.dumps({**about, "noisy": NOISY, **results}, indent=1) + "\n")
     print(f"written: {path}")
 
 

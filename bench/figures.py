@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
-from tables import PEERS, Results, count, machine, multiple
+from tables import PEERS, Results, count, load, machine, multiple
 
 OURS, THEIRS, INK, QUIET = "#0b7285", "#c3c9d0", "#212529", "#6c757d"
 STYLE = {
@@ -179,7 +178,7 @@ def main() -> None:
             if not source.exists():
                 print(f"skipped: {name} (there is no {source})")
                 continue
-            figure = draw(json.loads(source.read_text()))
+            figure = draw(load(source))
             figure.savefig(args.out / f"{name}.png")
             plt.close(figure)
             print(f"written: {args.out / name}.png")

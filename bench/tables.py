@@ -96,6 +96,14 @@ def targets(results: Results) -> str:
     return table(["", "measured", "target", "verdict"], rows)
 
 
+def load(path: Path) -> Results:
+    """Return results from their file; say so if the machine was busy when they were measured."""
+    results: Results = json.loads(path.read_text())
+    for line in results.get("noisy", []):
+        print(f"{path.name}: noisy: {line}")
+    return results
+
+
 TABLES: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "step": ("step.json", step),
     "algorithms": ("step.json", algorithms),
@@ -108,7 +116,7 @@ def rendered(results: Path = RESULTS) -> dict[str, str]:
     found = {}
     for name, (file, make) in TABLES.items():
         if (results / file).exists():
-            measured = json.loads((results / file).read_text())
+            measured = load(results / file)
             found[name] = f"{make(measured)}\n\nMeasured on: {machine(measured)}."
     return found
 

@@ -60,10 +60,12 @@ def measure(size: int, chunks: list[int], rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = _measure.arguments(__doc__, "threads.json")
-    text = "elements that a thread takes at a time, one or several separated by commas"
-    parser.add_argument("--chunks", default=str(threads.CHUNK), help=text)
+    text = (
+        "elements that a thread takes at a time, beside the engine's own choice: numbers, separated by commas"
+    )
+    parser.add_argument("--chunks", default="", help=text)
     args = parser.parse_args()
-    chunks = [int(chunk) for chunk in args.chunks.split(",")]
+    chunks = sorted({threads.CHUNK, *map(int, filter(None, args.chunks.split(",")))})
     about = _measure.describe()
     engines = {"cutoff_bytes": threads.cutoff_bytes(), "chunk": threads.CHUNK, "threads": available_threads()}
     threads.cutoff_bytes = lambda: 0

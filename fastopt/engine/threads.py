@@ -83,7 +83,7 @@ def cutoff_bytes() -> int:
 
     Half of the last-level cache: below it one core runs at the cache's speed, and is through in about
     the time that waking another one takes; beyond it, one core cannot draw all that the memory gives.
-    ``bench/scaling.py`` measures both sides.
+    ``bench/threads.py`` measures both sides.
     """
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     sizes = [text for path in caches if (text := path.read_text().strip()).endswith("K")]

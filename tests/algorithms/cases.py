@@ -98,6 +98,51 @@ def draw(rng: np.random.Generator, shape: Any, dtype: Any) -> np.ndarray:
     return np.asarray(rng.standard_normal(shape) * 10 ** rng.uniform(-3, 1, shape), dtype)
 
 
+# Copies of an array that lie in memory otherwise.
+
+
+def strided(array):
+    room = np.zeros([2 * n for n in array.shape], array.dtype)
+    view = room[(..., *(slice(None, None, 2) for _ in array.shape))]
+    view[...] = array
+    return view
+
+
+def reversed_(array):
+    return array.copy() if array.ndim == 0 else array[::-1].copy()[::-1]
+
+
+def shifted(array):
+    room = np.zeros(array.size + 1, array.dtype)
+    room[1:] = array.ravel()
+    return room[1:].reshape(array.shape)
+
+
+def swapped(array):
+    return array.copy() if array.ndim < 2 else array.swapaxes(0, 1).copy().swapaxes(0, 1)
+
+
+def misaligned(array):
+    room = np.zeros(array.nbytes + 1, np.uint8)
+    view = room[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+LAYOUTS = {
+    "C": np.array,
+    "F": lambda array: array.copy(order="F"),
+    "strided": strided,
+    "reversed": reversed_,
+    "shifted": shifted,
+    "swapped": swapped,
+    "misaligned": misaligned,
+}
+
+
+# What an optimizer holds.
+
+
 def leaves(tree: Any) -> list[np.ndarray]:
     """Return the arrays of a tree, in its order."""
     if isinstance(tree, fastopt.Pack):
@@ -144,7 +189,7 @@ class Closeness:
     """Compares parameters and state, step after step, within ``tol`` units of eps.
 
     The unit is eps of the dtype times the largest size that the element has had so far: what a sum rounds
-    to depends on its terms, not on what remains of them.
+    to depends on its terms, not on what remains of them. It is never less than the smallest normal number.
     """
 
     def __init__(self, tol: float, starts: list[np.ndarray]) -> None:
@@ -159,8 +204,9 @@ class Closeness:
                 actual = mine[name].astype(np.float64)
                 peak = np.fmax(self.peaks.get((i, name), 0.0), np.abs(expected))
                 self.peaks[i, name] = peak
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    error = np.abs(actual - expected) / (np.finfo(mine[name].dtype).eps * peak)
+                info = np.finfo(mine[name].dtype)
+                with np.errstate(invalid="ignore"):
+                    error = np.abs(actual - expected) / np.maximum(info.eps * peak, info.smallest_normal)
                 same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
                 error = np.where(same, 0.0, error)
                 bad = ~(error <= self.tol)

@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt.engine import kernel, threads
-from tests.algorithms.cases import assert_same, draw, each_case, each_dtype, step, values
+from tests.algorithms.cases import LAYOUTS, assert_same, draw, each_case, each_dtype, step, values
 
 SHAPES = [(33, 5), (129,), (3, 4, 5), (), (0, 2), (31, 1)]
 
@@ -36,45 +36,6 @@ def assert_same_history(got, want):
 
 
 # Where the numbers lie.
-
-
-def strided(array):
-    room = np.zeros([2 * n for n in array.shape], array.dtype)
-    view = room[(..., *(slice(None, None, 2) for _ in array.shape))]
-    view[...] = array
-    return view
-
-
-def reversed_(array):
-    return array.copy() if array.ndim == 0 else array[::-1].copy()[::-1]
-
-
-def shifted(array):
-    room = np.zeros(array.size + 1, array.dtype)
-    room[1:] = array.ravel()
-    return room[1:].reshape(array.shape)
-
-
-def swapped(array):
-    return array.copy() if array.ndim < 2 else array.swapaxes(0, 1).copy().swapaxes(0, 1)
-
-
-def misaligned(array):
-    room = np.zeros(array.nbytes + 1, np.uint8)
-    view = room[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
-
-
-LAYOUTS = {
-    "C": np.array,
-    "F": lambda array: array.copy(order="F"),
-    "strided": strided,
-    "reversed": reversed_,
-    "shifted": shifted,
-    "swapped": swapped,
-    "misaligned": misaligned,
-}
 
 
 @each_case
@@ -168,7 +129,7 @@ def test_threads(case, dtype, chunk, shapes, joined, monkeypatch):
         assert_same_history(got, want)
         pack = fastopt.pack(params)
         assert_same_history(history(case.optimizer(pack, threads=count), grads), want)
-        assert len(joined) == 6
+        assert len(joined) >= 6  # a look ahead is made of launches too
         assert all(len(set(arrived)) >= count for arrived in joined)
         joined.clear()
 
@@ -188,17 +149,20 @@ def test_sizes(case, dtype):
 @pytest.mark.jit
 @each_case
 @each_dtype
-def test_disk_cache(case, dtype, monkeypatch, tmp_path):
+def test_disk_cache(case, dtype, monkeypatch):
     """Compiled here, compiled and written to the cache, or read from it."""
     params, grads = problem(dtype, 3)
-    compile_launch = kernel.compile_launch.__wrapped__
+    compile_launch = kernel.compile_launch
     histories = []
-    for cache, folder_hits in (("0", 0), ("1", None), ("1", 1)):
+    for cache, hits in (("0", 0), ("1", None), ("1", 1)):
         monkeypatch.setenv("FASTOPT_CACHE", cache)
-        launch = compile_launch(case.rule, np.dtype(dtype))
-        if folder_hits is not None:
-            assert sum(launch.stats.cache_hits.values()) == folder_hits
-        monkeypatch.setattr("fastopt.engine.batch.compile_launch", lambda rule, dtype, launch=launch: launch)
+        launch = compile_launch.__wrapped__(case.rule, np.dtype(dtype))
+        assert hits is None or sum(launch.stats.cache_hits.values()) == hits
+
+        def compile_now(rule, dtype, launch=launch):
+            return launch if rule is case.rule else compile_launch(rule, dtype)
+
+        monkeypatch.setattr("fastopt.engine.batch.compile_launch", compile_now)
         histories.append(history(case.optimizer(copy.deepcopy(params)), grads))
     assert_same_history(histories[1], histories[0])
     assert_same_history(histories[2], histories[0])

@@ -101,6 +101,7 @@ def test_compiles_nothing_after_the_first_step(case):
     w, grad = np.ones(5), np.ones(5)
     opt = case.optimizer(w)
     step(opt, grad)
+    loaded = kernel.compile_launch.cache_info().misses
     with event.install_recorder("numba:compile") as recorder:
         step(opt, grad)
         step(opt, np.ones(5), grad_scale=8.0, lr=0.5)
@@ -115,6 +116,7 @@ def test_compiles_nothing_after_the_first_step(case):
         step(case.optimizer(fastopt.pack(np.ones(3))))
         copy.deepcopy(opt).load_state_dict(opt.state_dict())
     assert not recorder.buffer
+    assert kernel.compile_launch.cache_info().misses == loaded
 
 
 @pytest.mark.jit

@@ -11,7 +11,7 @@ from fastopt.engine.memory import address, aligned_zeros, overlapping, self_over
 def test_aligned_zeros(size, dtype):
     array = aligned_zeros(size, dtype)
     assert (array.shape, array.dtype, array.any()) == ((size,), np.dtype(dtype), False)
-    assert address(array) % 64 == 0
+    assert size == 0 or address(array) % 64 == 0
     assert array.flags.carray
 
 

@@ -1,0 +1,123 @@
+"""The machine code: vectors, the parameters' precision throughout, and nothing that rounds differently."""
+
+import math
+import platform
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import Rule
+from fastopt.algorithms import nag
+from fastopt.engine import kernel
+from tests.algorithms.cases import CASES, each_dtype
+
+pytestmark = pytest.mark.jit
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+ARM = platform.machine().lower() in ("aarch64", "arm64")
+knows_machine = pytest.mark.skipif(not (X86 or ARM), reason="neither x86-64 nor AArch64")
+
+
+def four(p, g, m, v, d, n, lr, keep, rest, eps):  # more state than any of the built-in ones
+    d = keep * d + rest * (g - n)
+    m = keep * m + rest * g
+    v = keep * v + rest * (d * d)
+    return p - lr * (m + d) / (math.sqrt(v) + eps), m, v, d, g
+
+
+RULES = [*dict.fromkeys(case.rule for case in CASES), Rule(nag.move), Rule(four, ("m", "v", "d", "n"))]
+each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+
+
+def fresh(rule, dtype):
+    """Return LLVM's code and the machine's of a launch. What comes from the disk cache has none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTOPT_CACHE", "0")
+        launch = kernel.compile_launch.__wrapped__(rule, np.dtype(dtype))
+    (signature,) = launch.signatures
+    return launch.inspect_llvm(signature), launch.inspect_asm(signature)
+
+
+code = cache(fresh)
+
+
+def doubles(llvm):
+    return re.findall(r"\bdouble\b", llvm)
+
+
+def relaxed(llvm):
+    """Return the operations that LLVM may reorder or contract, and those that it has contracted."""
+    flag = r"\b(?:fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)\b"
+    return re.findall(rf"\bf(?:add|sub|mul|div|neg|cmp) {flag}.*|call {flag}.*|llvm\.fma.*", llvm)
+
+
+def fused(asm):
+    """Return the instructions that multiply and add with one rounding."""
+    x86, arm = r"\bvfn?m(?:add|sub)\w*", r"\bfn?m(?:add|sub|la|ls)\b"
+    return re.findall(x86 if X86 else arm, asm)
+
+
+def vectors(asm, operation, dtype):
+    """Return the instructions that do an operation to as many numbers as a register holds."""
+    single = dtype == "float32"
+    if X86:
+        return re.findall(rf"\bv{operation}p{'s' if single else 'd'}\s.*%[yz]mm", asm)
+    return re.findall(rf"\bf{operation}\s+v\d+\.{'4s' if single else '2d'}", asm)
+
+
+@each_rule
+def test_float32_holds_no_double(rule):
+    llvm, _ = code(rule, "float32")
+    assert "float" in llvm
+    assert doubles(llvm) == []
+
+
+@each_dtype
+@each_rule
+@knows_machine
+def test_no_operation_is_fused_or_reordered(rule, dtype):
+    llvm, asm = code(rule, dtype)
+    assert relaxed(llvm) == []
+    assert fused(asm) == []
+
+
+@each_dtype
+@each_rule
+@knows_machine
+def test_vectors(rule, dtype):
+    _, asm = code(rule, dtype)
+    assert vectors(asm, "mul", dtype)
+    assert vectors(asm, "sub", dtype)
+    assert bool(vectors(asm, "sqrt", dtype)) == ("sqrt" in rule.function.__code__.co_names)
+    assert bool(vectors(asm, "div", dtype)) == ("sqrt" in rule.function.__code__.co_names)
+
+
+# That these would notice.
+
+
+@pytest.mark.parametrize("text", ["0.5 * lr", "lr * 0.1", "lr * (1 - g)", "lr * math.pi"])
+def test_a_literal_is_noticed(text):
+    names = {"math": math}
+    exec(f"def literal(p, g, lr): return p - {text} * g", names)
+    llvm, _ = fresh(Rule(names["literal"]), "float32")
+    assert doubles(llvm)
+
+
+@knows_machine
+def test_fast_math_is_noticed(monkeypatch):
+    monkeypatch.setattr(kernel, "OPTIONS", {**kernel.OPTIONS, "fastmath": True})
+    llvm, asm = fresh(fastopt.Adam.plain, "float32")
+    assert relaxed(llvm)
+    assert fused(asm)
+
+
+@knows_machine
+def test_scalar_code_is_noticed():
+    def sequential(p, g, s, lr):  # a call that LLVM knows no vectors of
+        return p - lr * math.erf(g), s
+
+    _, asm = fresh(Rule(sequential, ("s",)), "float32")
+    assert vectors(asm, "mul", "float32") == []

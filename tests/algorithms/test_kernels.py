@@ -1,0 +1,79 @@
+"""The public kernels do what the optimizers do, bit for bit, called from Python and from compiled code."""
+
+import numba
+import numpy as np
+import pytest
+
+from fastopt import AdamW
+from tests.algorithms.cases import assert_same, draw, each_case, each_dtype, step, values
+
+
+def start(case, dtype, size=37):
+    """Return parameters, gradients of some steps, and state."""
+    rng = np.random.default_rng(0)
+    w, grads = draw(rng, size, dtype), draw(rng, (12, size), dtype)
+    fill = case.cls.initial_state({**case.cls.defaults, **case.hyper})
+    return w, grads, {name: np.full_like(w, fill.get(name, 0.0)) for name in case.rule.state}
+
+
+@numba.njit
+def loop(kernel, w, grads, state, end):
+    for i in range(end):
+        kernel(w, grads[i], *state, i + 1)
+
+
+@each_case
+@each_dtype
+def test_same_as_the_optimizer(case, dtype):
+    kernel = case.cls.kernel(**case.hyper)
+    w, grads, state = start(case, dtype)
+    opt = case.optimizer(w.copy())
+    for i, grad in enumerate(grads):
+        kernel(w, grad, *state.values(), i + 1)
+        step(opt, grad)
+        assert_same([{"params": w, **state}], values(opt))
+
+
+@each_case
+@each_dtype
+def test_in_a_compiled_loop(case, dtype):
+    kernel = case.cls.kernel(**case.hyper)
+    w, grads, state = start(case, dtype)
+    opt = case.optimizer(w.copy())
+    loop(kernel, w, grads, tuple(state.values()), len(grads))
+    for grad in grads:
+        step(opt, grad)
+    assert_same([{"params": w, **state}], values(opt))
+
+
+@each_case
+def test_sizes_must_agree(case):
+    kernel = case.cls.kernel(**case.hyper)
+    w, _, state = start(case, "float64")
+    buffers = [w, np.ones_like(w), *state.values()]
+    for i in range(len(buffers)):
+        wrong = [buffer[:-1].copy() if i == j else buffer for j, buffer in enumerate(buffers)]
+        before = [buffer.copy() for buffer in wrong]
+        with pytest.raises(ValueError, match=f"{case.rule.name}: .* must have the same size"):
+            kernel(*wrong, 1)
+        assert all(np.array_equal(*pair) for pair in zip(wrong, before, strict=True))
+
+
+def test_hyperparameters_are_arguments():
+    w, g, m, v = np.ones(5), np.linspace(-1, 1, 5), np.zeros(5), np.zeros(5)
+    want, kernel = w.copy(), AdamW.kernel()
+    AdamW.kernel(lr=0.1, betas=(0.5, 0.6), eps=1e-3, weight_decay=0.2)(want, g, m.copy(), v.copy(), 1)
+    by_place, by_name = w.copy(), w.copy()
+    kernel(by_place, g, m.copy(), v.copy(), 1, 0.1, (0.5, 0.6), 1e-3, 0.2)
+    kernel(by_name, g, exp_avg=m, exp_avg_sq=v, step=1, weight_decay=0.2, eps=1e-3, betas=(0.5, 0.6), lr=0.1)
+    assert np.array_equal(by_place, want)
+    assert np.array_equal(by_name, want)
+
+
+def test_strided_arrays():
+    w, g, m, v = np.ones(10), np.linspace(-1, 1, 10), np.zeros(10), np.zeros(10)
+    want = [a[::2].copy() for a in (w, g, m, v)]
+    AdamW.kernel()(*want, 1)
+    AdamW.kernel()(w[::2], g[::2], m[::2], v[::2], 1)
+    assert np.array_equal(w[::2], want[0])
+    assert (w[1::2] == 1.0).all()
