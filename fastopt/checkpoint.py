@@ -52,13 +52,13 @@ def check(
     choose_rule: Callable[[Mapping[str, Any]], Rule],
 ) -> None:
     """Raise a ValueError that says in what a state dict does not fit the groups of an optimizer."""
-    if not isinstance(saved, Mapping) or "version" not in saved:
-        raise ValueError("state_dict must be what state_dict() returned; it has no version")
+    _expect_keys(saved, ("version", "algorithm", "step_count", "param_groups"), "state_dict")
     _expect(saved["version"], VERSION, "version")
     _expect(saved["algorithm"], algorithm, "algorithm")
     _expect(len(saved["param_groups"]), len(groups), "number of parameter groups")
     for i, (group, part) in enumerate(zip(groups, saved["param_groups"], strict=True)):
         place = f"param_groups[{i}]"
+        _expect_keys(part, ("hyperparameters", "names", "steps", "state"), place)
         _expect(part["names"], group.tree.names, f"{place}['names']")
         _expect(set(part["hyperparameters"]) <= set(group.mapping), True, f"{place}: known names")
         values = loadable(group, part)
@@ -73,6 +73,12 @@ def check(
                 where = f"{place}['state'][{name!r}] of {leaf.place}"
                 _expect(np.shape(array), leaf.shape, f"{where}: shape")
                 _expect(np.asarray(array).dtype, leaf.dtype, f"{where}: dtype")
+
+
+def _expect_keys(mapping: Any, keys: Sequence[str], what: str) -> None:
+    for key in keys:
+        if not isinstance(mapping, Mapping) or key not in mapping:
+            raise ValueError(f"state_dict must be what state_dict() returned; {what} has no {key!r}")
 
 
 def _expect(got: Any, expected: Any, what: str) -> None:

@@ -251,7 +251,8 @@ class Optimizer:
         lr : float, optional
             Learning rate of this step, in place of those of the groups.
         grad_scale : float
-            What the gradients have been multiplied by (loss scaling); they are divided by it.
+            What the gradients have been multiplied by (loss scaling), from 1e-37 to 1e37; they are divided
+            by it.
 
         Raises
         ------
@@ -436,6 +437,6 @@ def _is_group(item: Any) -> bool:
 
 def _check_grad_scale(grad_scale: Any) -> float:
     value = check_value("grad_scale", grad_scale, 1.0, schedule=False)
-    if value <= 0.0:
-        raise ValueError(f"grad_scale must be a finite number > 0; got {grad_scale!r}")
+    if not 1e-37 <= value <= 1e37:  # so that its inverse is a normal float32
+        raise ValueError(f"grad_scale must be a number in [1e-37, 1e37]; got {grad_scale!r}")
     return float(value)

@@ -29,8 +29,9 @@ def momentum(t, p, g, state, lr, momentum, weight_decay):
 
 
 def nag(t, p, g, state, lr, momentum, weight_decay):
-    """``g`` is the gradient at ``nag_ahead(p, state, momentum)``."""
-    v = momentum * state.get("velocity", 0) + lr * (g + weight_decay * p)
+    """``g`` is the gradient at ``nag_ahead(p, state, momentum)``, where the penalty's is taken too."""
+    penalty = weight_decay * nag_ahead(p, state, momentum)
+    v = momentum * state.get("velocity", 0) + lr * (g + penalty)
     return p - v, {"velocity": v}
 
 

@@ -1,9 +1,7 @@
 """The README is run and its table of algorithms is compared with the classes."""
 
 import re
-import warnings
 
-import numpy as np
 import pytest
 
 import fastopt
@@ -37,6 +35,8 @@ def algorithms_table() -> str:
 
 
 def test_the_table_of_algorithms_is_in_date():
-    assert {f"`{name}`" for name in fastopt.algorithms.__all__} <= set(re.findall(r"`\w+`", algorithms_table()))
+    assert {f"`{name}`" for name in fastopt.algorithms.__all__} <= set(
+        re.findall(r"`\w+`", algorithms_table())
+    )
     between = re.search(r"<!-- algorithms -->\n(.*?)\n?<!-- /algorithms -->", README, flags=re.S).group(1)
     assert between == algorithms_table()

@@ -35,7 +35,6 @@ def adam_amsgrad(
 
 def scalars(step, lr, betas, eps, weight_decay):
     beta1, beta2 = betas
-    step = float(step)  # compiled code multiplies integer powers up, and rounds otherwise than Python
     step_size = lr / (1.0 - beta1**step)
     correction = 1.0 / math.sqrt(1.0 - beta2**step)
     return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps, weight_decay

@@ -12,32 +12,30 @@ from fastopt.optimizer import Optimizer, Options
 
 def adamw(
     p, g, exp_avg, exp_avg_sq,
-    step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, correction, eps, shrink,
+    step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, correction, eps, decay,
 ):  # fmt: skip
     exp_avg = beta1 * exp_avg + one_minus_beta1 * g
     exp_avg_sq = beta2 * exp_avg_sq + one_minus_beta2 * (g * g)
-    p = shrink * p - step_size * exp_avg / (math.sqrt(exp_avg_sq) * correction + eps)
+    p = p - (decay * p + step_size * exp_avg / (math.sqrt(exp_avg_sq) * correction + eps))
     return p, exp_avg, exp_avg_sq
 
 
 def adamw_amsgrad(
     p, g, exp_avg, exp_avg_sq, max_exp_avg_sq,
-    step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, correction, eps, shrink,
+    step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, correction, eps, decay,
 ):  # fmt: skip
     exp_avg = beta1 * exp_avg + one_minus_beta1 * g
     exp_avg_sq = beta2 * exp_avg_sq + one_minus_beta2 * (g * g)
     max_exp_avg_sq = max(exp_avg_sq, max_exp_avg_sq)
-    p = shrink * p - step_size * exp_avg / (math.sqrt(max_exp_avg_sq) * correction + eps)
+    p = p - (decay * p + step_size * exp_avg / (math.sqrt(max_exp_avg_sq) * correction + eps))
     return p, exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
 def scalars(step, lr, betas, eps, weight_decay):
     beta1, beta2 = betas
-    step = float(step)  # compiled code multiplies integer powers up, and rounds otherwise than Python
     step_size = lr / (1.0 - beta1**step)
     correction = 1.0 / math.sqrt(1.0 - beta2**step)
-    shrink = 1.0 - lr * weight_decay
-    return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps, shrink
+    return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps, lr * weight_decay
 
 
 class AdamW(Optimizer):
@@ -77,7 +75,9 @@ class AdamW(Optimizer):
     State: ``exp_avg`` (:math:`m`), ``exp_avg_sq`` (:math:`v`), and ``max_exp_avg_sq`` with AMSGrad.
     As in torch: the decay is multiplied by the learning rate. The paper multiplies it by the schedule's
     factor alone; optax's default is ``weight_decay=1e-4``, Keras's 0.004. AMSGrad takes the maximum before
-    the bias correction, as torch does.
+    the bias correction, as torch does. The decay is added to the step before both are taken from the
+    parameter: torch multiplies by :math:`1 - \eta\lambda`, which float32 rounds to 1 below about 6e-8, and
+    so loses the decay at the learning rates of fine-tuning.
 
     References
     ----------

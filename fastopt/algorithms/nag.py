@@ -8,11 +8,16 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from fastopt.algorithms.momentum import momentum
 from fastopt.engine import Batch, Rule, Segment
 from fastopt.engine.memory import aligned_zeros
 from fastopt.leaf import Leaf
 from fastopt.optimizer import Optimizer, Options
+
+
+def nag(p, g, velocity, lr, momentum, weight_decay):
+    ahead = p - momentum * velocity
+    velocity = momentum * velocity + lr * (g + weight_decay * ahead)
+    return p - velocity, velocity
 
 
 def move(p, g, momentum):  # the velocity in the place of the gradient
@@ -80,7 +85,7 @@ class NAG(Optimizer):
 
     The gradient belongs to the point ahead, :math:`p_{t-1} - \gamma v_{t-1}`. Compute it inside
     ``with opt.lookahead():``, where the parameters are that point; then step. Weight decay
-    :math:`\lambda` adds :math:`\lambda p_{t-1}` to the gradient.
+    :math:`\lambda` adds :math:`\lambda (p_{t-1} - \gamma v_{t-1})` to the gradient.
 
     Parameters
     ----------
@@ -102,8 +107,7 @@ class NAG(Optimizer):
 
     Notes
     -----
-    State: ``velocity``. The update itself is Momentum's. A step without a look ahead would be nothing but
-    that, so it is refused.
+    State: ``velocity``. A step without a look ahead would be nothing but Momentum's, so it is refused.
 
     References
     ----------
@@ -132,7 +136,7 @@ class NAG(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, **options)
 
-    rule = Rule(momentum, ("velocity",))
+    rule = Rule(nag, ("velocity",))
 
     _glance: _Glance | None = None
     _ahead = False
@@ -167,6 +171,15 @@ class NAG(Optimizer):
         finally:
             glance.move_back()
             self._ahead = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._ahead:
+            raise RuntimeError("NAG cannot be copied inside lookahead(): leave the block first")
+        return {**super().__getstate__(), "has_looked": self._has_looked}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._has_looked = state["has_looked"]
 
     def _rearrange(self) -> None:
         super()._rearrange()

@@ -87,7 +87,8 @@ class RMSprop(Optimizer):
     Notes
     -----
     State: ``square_avg``; ``grad_avg`` if centered; ``momentum_buffer`` with momentum. As in torch, except
-    that a variance which rounding makes negative counts by its size, where torch gives NaN. The lecture,
+    that a variance which rounding makes negative counts by its size, where torch gives NaN. Centered,
+    a float32 gradient beyond about 1e19 overflows both squares and gives NaN. The lecture,
     and the texts, have ``alpha=0.9``; optax and TensorFlow's old optimizer have :math:`\epsilon` inside
     the root.
 

@@ -18,9 +18,9 @@ def sgd_momentum(p, g, momentum_buffer, lr, momentum, undamped, weight_decay):
     return p - lr * momentum_buffer, momentum_buffer
 
 
-def sgd_nesterov(p, g, momentum_buffer, lr, momentum, undamped, weight_decay):
+def sgd_nesterov(p, g, momentum_buffer, lr, momentum, weight_decay):
     g = g + weight_decay * p
-    momentum_buffer = momentum * momentum_buffer + undamped * g
+    momentum_buffer = momentum * momentum_buffer + g
     return p - lr * (g + momentum * momentum_buffer), momentum_buffer
 
 
@@ -69,7 +69,7 @@ class SGD(Optimizer):
     -----
     State: none, or ``momentum_buffer``. As in torch, the buffer starts as the first gradient, undamped;
     Keras and the texts start it at zero, which is the same without dampening. optax's ``trace`` has no
-    dampening.
+    dampening. Where a momentum is set only later, the buffer starts at zero then.
 
     References
     ----------
@@ -109,7 +109,7 @@ class SGD(Optimizer):
 
     plain = Rule(sgd)
     with_momentum = Rule(sgd_momentum, ("momentum_buffer",), momentum_scalars)
-    with_nesterov = Rule(sgd_nesterov, ("momentum_buffer",), momentum_scalars)
+    with_nesterov = Rule(sgd_nesterov, ("momentum_buffer",))
 
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Rule:

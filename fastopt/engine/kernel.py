@@ -152,7 +152,7 @@ def _store(p, state, i, new):
         return
     p[i] = new[0]
     for array, value in zip(state, new[1:], strict=True):
-        array[i] = _flush(value)
+        array[i] = _flush(array.dtype.type(value))
 
 
 @overload(_store)
@@ -164,6 +164,20 @@ def _store_compiled(p, state, i, new):
     names: dict[str, Any] = {"_flush": _flush}
     exec("\n    ".join(["def store(p, state, i, new):", *lines]), names)
     return names["store"]
+
+
+def _check_dtypes(arrays):
+    """Raise a TypeError unless all arrays have one dtype."""
+    if len({array.dtype for array in arrays}) > 1:
+        raise TypeError(f"p, g and the state must have one dtype, got {[a.dtype.name for a in arrays]}")
+
+
+@overload(_check_dtypes)
+def _check_dtypes_compiled(arrays):
+    if len({array.dtype for array in arrays}) > 1:
+        names = [str(array.dtype) for array in arrays]
+        raise numba.TypingError(f"p, g and the state must have one dtype, got {names}")
+    return lambda arrays: None
 
 
 # The templates. ``_rule`` and the capitals are bound for each rule by ``_specialised``.
@@ -302,12 +316,14 @@ def compile_kernel(rule: Rule, defaults: tuple[Any, ...]) -> Callable[..., None]
     """
     hyper = "".join(f"{name}, " for name in rule.hyperparameters)
     state = "".join(f"{name}, " for name in rule.state)
-    values = f"*_scalars(step, {hyper})" if rule.scalars else hyper
+    # As a float: compiled code multiplies integer powers up, which rounds otherwise than Python's.
+    values = f"*_scalars(float(step), {hyper})" if rule.scalars else hyper
     different = " or ".join(f"{name}.size != p.size" for name in ("g", *rule.state))
     source = (
         f"def {rule.name}(p, g, {state}step, {hyper}):\n"
         f"    if {different}:\n"
         f"        raise ValueError('{rule.name}: p, g and the state must have the same size')\n"
+        f"    _check_dtypes((p, g, {state}))\n"
         f"    _update(p, g, ({state}), _cast((1.0, {values}), p))\n"
     )
     names = {**globals(), **_names(rule)}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -102,9 +104,17 @@ def _describe(value: object, seen: set[int]) -> object:
         seen.add(id(value))
         code = value.__code__
         cells = [_describe(cell.cell_contents, seen) for cell in value.__closure__ or ()]
-        names = sorted(set(code.co_names) & set(value.__globals__))
-        used = [(name, _describe(value.__globals__[name], seen)) for name in names]
-        return _describe(code, seen), value.__defaults__, cells, used
+        used = [value.__globals__[name] for name in code.co_names if name in value.__globals__]
+        for module in [found for found in used if isinstance(found, types.ModuleType)]:
+            used += [getattr(module, name) for name in code.co_names if hasattr(module, name)]
+        described = [_describe(found, seen) for found in used]
+        return _describe(code, seen), _describe(value.__defaults__, seen), cells, described
     if isinstance(value, types.ModuleType):
         return value.__name__
-    return repr(value)
+    if isinstance(value, tuple):
+        return [_describe(item, seen) for item in value]
+    if isinstance(value, type | np.ufunc | types.BuiltinFunctionType):
+        return value.__name__
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic | np.dtype):
+        return repr(value)
+    return type(value).__qualname__  # its repr may hold an address, which differs in each process

@@ -97,12 +97,13 @@ class _Job:
         self._arguments = table, scalars
         self._launch = launch
         self._tickets = np.zeros(2, np.int64)
+        self._chunk = CHUNK
         self._chunks = -(-int(table[-1, END]) // CHUNK)
         self._left: SimpleQueue[None] = SimpleQueue()
 
     def join(self) -> None:
         """Do chunks for as long as there are any."""
-        self._launch(*self._arguments, self._tickets, CHUNK)
+        self._launch(*self._arguments, self._tickets, self._chunk)
 
     def leave(self) -> None:
         """Say that a helper does no chunk any more."""

@@ -47,3 +47,17 @@ def test_the_decay_does_not_reach_the_state():
         for opt in opts:
             opt.step(grad)
     assert all(np.array_equal(opts[0].state[0][name], opts[1].state[0][name]) for name in opts[0].state[0])
+
+
+def test_decay_is_not_lost_at_small_learning_rates():
+    """Of float32's 1 - lr * weight_decay nothing would be left here."""
+    rng = np.random.default_rng(0)
+    w = rng.uniform(0.5, 1.0, 20_000).astype(np.float32)
+    without, start = w.copy(), w.copy()
+    opt, plain = AdamW(w, lr=2e-6, weight_decay=0.01), AdamW(without, lr=2e-6, weight_decay=0.0)
+    for _ in range(300):
+        grad = rng.standard_normal(w.size, np.float32)
+        opt.step(grad)
+        plain.step(grad)
+    decay = (without.astype(float) - w).sum() / start.sum(dtype=float)
+    assert decay == pytest.approx(300 * 2e-6 * 0.01, rel=0.02)

@@ -77,3 +77,15 @@ def test_strided_arrays():
     AdamW.kernel()(w[::2], g[::2], m[::2], v[::2], 1)
     assert np.array_equal(w[::2], want[0])
     assert (w[1::2] == 1.0).all()
+
+
+@pytest.mark.parametrize("jit", [pytest.param("on", marks=pytest.mark.jit), "off"])
+def test_dtypes_must_agree(jit):
+    import numba
+
+    if (jit == "off") != bool(numba.config.DISABLE_JIT):
+        pytest.skip("the other kind of pass")
+    mixed = np.ones(3, np.float32), np.ones(3), np.zeros(3, np.float32), np.zeros(3, np.float32)
+    with pytest.raises((numba.TypingError, TypeError), match="p, g and the state must have one dtype, got"):
+        AdamW.kernel()(*mixed, 1)
+    assert mixed[0].tolist() == [1, 1, 1]

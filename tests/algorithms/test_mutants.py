@@ -29,6 +29,7 @@ MISTAKES = [
     ("sgd_nesterov", "momentum", "g + momentum * momentum_buffer", "momentum_buffer"),
     ("momentum", "lr outside", "p - velocity", "p - lr * velocity"),
     ("nag", "no lr", "lr * (g", "(g"),
+    ("nag", "decay behind", "weight_decay * ahead", "weight_decay * p"),
     ("adagrad", "eps inside", "math.sqrt(sum) + eps", "math.sqrt(sum + eps)"),
     ("adagrad", "no root", "math.sqrt(sum)", "sum"),
     ("adagrad", "no square", "sum + g * g", "sum + abs(g)"),
@@ -53,9 +54,9 @@ MISTAKES = [
     ("adam_amsgrad", "minimum", "max(exp_avg_sq, max_exp_avg_sq)", "min(exp_avg_sq, max_exp_avg_sq)"),
     ("adam_amsgrad", "no maximum", "max(exp_avg_sq, max_exp_avg_sq)", "exp_avg_sq"),
     ("adam_amsgrad", "average of the maximum", "beta2 * exp_avg_sq", "beta2 * max_exp_avg_sq"),
-    ("adamw", "no decay", "shrink * p", "p"),
-    ("adamw", "decay without lr", "1.0 - lr * weight_decay", "1.0 - weight_decay"),
-    ("adamw", "decay after", "shrink * p - step_size * exp_avg", "shrink * p - shrink * step_size * exp_avg"),
+    ("adamw", "no decay", "decay * p + step_size", "step_size"),
+    ("adamw", "decay without lr", "eps, lr * weight_decay", "eps, weight_decay"),
+    ("adamw", "decay after", "decay * p + step_size * exp_avg", "decay * p + step_size * exp_avg - decay * step_size * exp_avg"),
     ("adamw_amsgrad", "state swapped", "p, exp_avg, exp_avg_sq,", "p, exp_avg_sq, exp_avg,"),
 ]  # fmt: skip
 
@@ -111,8 +112,6 @@ EQUIVALENT = {
     # The difference is only negative where rounding makes it so.
     ("rmsprop_centered", f"abs({VARIANCE})", VARIANCE),
     ("rmsprop_centered_momentum", f"abs({VARIANCE})", VARIANCE),
-    # Nesterov's momentum is refused with dampening.
-    ("sgd_nesterov", "undamped * g", "g"),
 }
 
 

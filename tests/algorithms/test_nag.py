@@ -1,5 +1,7 @@
 """NAG: the gradient is that of the point ahead."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,8 @@ def test_follows_the_reference_that_looks_ahead(dtype):
 def test_sgd_nesterov_walks_through_the_points_ahead():
     """At a constant rate torch's form is the same iteration, written for p - gamma * v."""
     w, ahead = np.array([3.0, 2.0, 1.0]), np.array([3.0, 2.0, 1.0])
-    opt, torchs = NAG(w, lr=0.003, momentum=0.9), SGD(ahead, lr=0.003, momentum=0.9, nesterov=True)
+    same = {"lr": 0.003, "momentum": 0.9, "weight_decay": 0.1}
+    opt, torchs = NAG(w, **same), SGD(ahead, **same, nesterov=True)
     for _ in range(100):
         with opt.lookahead():
             np.testing.assert_allclose(w, ahead, rtol=0, atol=1e-13)
@@ -129,3 +132,13 @@ def test_a_step_needs_a_look_of_its_own():
     with pytest.raises(RuntimeError, match="compute it inside"):
         opt.step(np.ones(3))
     assert opt.step_count == 1
+
+
+def test_a_copy_between_the_look_and_the_step_remembers_the_look():
+    opt = NAG(np.ones(2))
+    with opt.lookahead(), pytest.raises(RuntimeError, match="NAG cannot be copied inside lookahead"):
+        copy.deepcopy(opt)
+    twin = copy.deepcopy(opt)
+    twin.step(np.ones(2))
+    with pytest.raises(RuntimeError, match="NAG needs the gradient at the point ahead"):
+        copy.deepcopy(twin).step(np.ones(2))

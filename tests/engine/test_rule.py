@@ -94,3 +94,22 @@ def test_a_rule_must_return_its_state():
 
     with pytest.raises(numba.TypingError, match="must return 2 values"):
         Short(np.ones(3)).step(np.ones(3))
+
+
+def test_fingerprint_sees_functions_of_modules():
+    import types
+
+    def made(body):
+        helpers = types.ModuleType("helpers")
+        exec(f"def h(x): return {body}", helpers.__dict__)
+        return make("helpers.h(p)", helpers=helpers).fingerprint
+
+    assert made("x") == made("x")
+    assert made("x") != made("-x")
+
+
+def test_fingerprint_holds_no_address():
+    assert (
+        make("p - unknown.size * g", unknown=object()).fingerprint
+        == make("p - unknown.size * g", unknown=object()).fingerprint
+    )
