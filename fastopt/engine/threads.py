@@ -22,7 +22,7 @@ from fastopt.engine.kernel import END, Launch
 #: Elements that a thread takes at a time. Large enough that handing them out costs nothing, small
 #: enough that a thread which loses its core (BLAS spins on it for a while after a product) holds up
 #: the others for little. A multiple of what a cache line holds, so no line is written by two threads.
-CHUNK = 1 << 17
+CHUNK = 1 << 16
 
 
 def available_threads() -> int:
