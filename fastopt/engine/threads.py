@@ -77,17 +77,22 @@ def _control_group_quota(root: Path) -> float | None:
     return min(limits, default=None)
 
 
+#: A step over this much takes one core some 150 microseconds, several times as long as waking another.
+_LARGEST_CUTOFF = 16 << 20
+
+
 @cache
 def cutoff_bytes() -> int:
-    """Return the size of a step's buffers, in bytes, above which it is worth several threads.
+    """Return the size of a step's buffers, in bytes, above which it uses several threads.
 
-    Half of the last-level cache: below it one core runs at the cache's speed, and is through in about
-    the time that waking another one takes; beyond it, one core cannot draw all that the memory gives.
-    ``bench/threads.py`` measures both sides.
+    Half of the last-level cache, or 16 MiB where that is less. Below it, one core computes as fast as the
+    cache delivers; a second one can save a third of the time when it is awake, and nothing when it has to
+    be woken or a BLAS thread spins on it. ``bench/threads.py`` measures both.
     """
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     sizes = [text for path in caches if (text := path.read_text().strip()).endswith("K")]
-    return max((int(text[:-1]) << 10 for text in sizes), default=32 << 20) // 2
+    last_level = max((int(text[:-1]) << 10 for text in sizes), default=2 * _LARGEST_CUTOFF)
+    return min(last_level // 2, _LARGEST_CUTOFF)
 
 
 class _Job:
