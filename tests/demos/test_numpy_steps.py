@@ -24,7 +24,9 @@ def gradients():
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
 def test_numpy_and_fastopt_agree(method, params, gradients):
     pair = Pair(method, params)
-    assert pair.difference(gradients) <= 3.0  # units in the last place of the greatest parameter
+    # In units in the last place of the greatest parameter. NumPy's 1 - lr * weight_decay is rounded to
+    # float32, which adds half a unit at each step.
+    assert pair.difference(gradients) <= (0.6 * STEPS if "weight_decay" in method.settings else 3.0)
     assert not np.array_equal(pair.numpy_params, params)
     assert pair.numpy_params.dtype == np.float32
 
