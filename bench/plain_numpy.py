@@ -51,6 +51,25 @@ def momentum(p: Array, lr: float = 0.01, momentum: float = 0.9, weight_decay: fl
     return step
 
 
+def nag(p: Array, lr: float = 0.01, momentum: float = 0.9, weight_decay: float = 0.0) -> Step:
+    """The update, for a gradient that was taken at the point ahead; the penalty's is that of this point too."""
+    velocity, a = np.zeros_like(p), np.empty_like(p)
+
+    def step(g: Array) -> None:
+        np.multiply(velocity, momentum, out=velocity)
+        if weight_decay:
+            np.subtract(p, velocity, out=a)
+            np.multiply(a, weight_decay, out=a)
+            np.add(a, g, out=a)
+            np.multiply(a, lr, out=a)
+        else:
+            np.multiply(g, lr, out=a)
+        np.add(velocity, a, out=velocity)
+        np.subtract(p, velocity, out=p)
+
+    return step
+
+
 def adagrad(p: Array, lr: float = 1e-2, eps: float = 1e-10, weight_decay: float = 0.0) -> Step:
     total, a, d = np.zeros_like(p), np.empty_like(p), np.empty_like(p)
 
@@ -184,11 +203,11 @@ def _subtract_normalised(p: Array, x: Array, square: Array, lr: float, eps: floa
     np.subtract(p, scratch, out=p)
 
 
-#: By fastopt's names. NAG's update is Momentum's; only its gradient is taken elsewhere.
+#: By fastopt's names.
 STEPS: dict[str, Callable[..., Step]] = {
     "SGD": sgd,
     "Momentum": momentum,
-    "NAG": momentum,
+    "NAG": nag,
     "Adagrad": adagrad,
     "Adadelta": adadelta,
     "RMSprop": rmsprop,

@@ -55,7 +55,7 @@ def main() -> None:
         results["adamw"][str(size)] = found = adamw(size, rounds)
         rows = [[k, duration(v["seconds"]), f"{v['times_fastopt']:.2f}"] for k, v in found.items()]
         print(_measure.table([f"AdamW, {size:,} parameters", "time", "/ fastopt"], rows), end="\n\n")
-    # NAG's update is Momentum's, kernel and all.
+    # NAG's update does Momentum's work; test_step.py has its look-ahead, which is a call of its own.
     names = [n for n in sorted(fastopt.algorithms.__all__) if n in plain_numpy.STEPS and n != "NAG"]
     for size in (10**4, largest):
         results["algorithms"][str(size)] = {name: algorithm(name, size, rounds) for name in names}
