@@ -52,7 +52,7 @@ def momentum(p: Array, lr: float = 0.01, momentum: float = 0.9, weight_decay: fl
 
 
 def nag(p: Array, lr: float = 0.01, momentum: float = 0.9, weight_decay: float = 0.0) -> Step:
-    """The update, for a gradient that was taken at the point ahead; the penalty's is that of this point too."""
+    """The update, for a gradient that was taken at the point ahead, where the penalty belongs as well."""
     velocity, a = np.zeros_like(p), np.empty_like(p)
 
     def step(g: Array) -> None:
