@@ -45,12 +45,13 @@ class Arrangement:
         threads: int,
     ) -> None:
         self.present = present
+        numbers = None if present is None else set(present)
         cohorts: dict[tuple[int, int, bool], Cohort] = {}
         members: dict[tuple[Rule, np.dtype[np.floating]], list[tuple[int, Leaf, Cohort]]] = {}
         number = position = 0
         for group, rule, leaves in groups:
             for leaf in leaves:
-                chosen = present is None or number in present
+                chosen = numbers is None or number in numbers
                 key = id(group), leaf.step, chosen
                 cohort = cohorts.setdefault(key, Cohort(group, rule, leaf.step))
                 cohort.leaves.append(leaf)
