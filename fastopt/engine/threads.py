@@ -134,7 +134,10 @@ class _Pool:
         with self._lock:
             while self._size < helpers:
                 # Daemons: at exit they are asleep, because whoever starts a job waits for its end.
-                threading.Thread(target=self._help, name="fastopt", daemon=True).start()
+                try:
+                    threading.Thread(target=self._help, name="fastopt", daemon=True).start()
+                except RuntimeError:  # none to be had: at the process's limit, or at its exit
+                    break
                 self._size += 1
         self._jobs[id(job)] = job
         # On a busy machine earlier wake-ups may not have been heard yet; they will do.

@@ -294,3 +294,18 @@ def test_an_interrupted_step_is_finished(monkeypatch, when):
     with pytest.raises(KeyboardInterrupt):
         opt.step(np.ones_like(w))
     np.testing.assert_array_equal(w, -1.0)
+
+
+@pytest.mark.jit
+def test_without_a_thread_to_be_had_the_caller_does_it_alone(monkeypatch):
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "cutoff_bytes", lambda: 0)
+    monkeypatch.setattr(threads, "CHUNK", 64)
+    monkeypatch.setattr(threads, "_pool", threads._Pool())
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    w = np.ones(1000, np.float32)
+    opt = fastopt.SGD(w, lr=1.0, threads=3)
+    opt.step(np.ones_like(w))
+    np.testing.assert_array_equal(w, 0.0)
