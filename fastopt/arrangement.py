@@ -75,8 +75,7 @@ class Arrangement:
             ]
             positions = np.array([position for position, _, _ in found], np.int64)
             self.launches.append((Batch(rule, segments, len(rows), threads), rows, positions))
-        staged = [leaf for cohort in self.updated for leaf in cohort.leaves if leaf.staged]
-        self.staged = [(leaf.shaped(leaf.flat), leaf.array) for leaf in staged]
+        self.staged = [leaf for cohort in self.updated for leaf in cohort.leaves if leaf.staged]
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Set where the gradients are of the leaves that are present."""
@@ -99,12 +98,12 @@ class Arrangement:
 
     def run(self) -> None:
         """Update the leaves."""
-        for staging, array in self.staged:
-            np.copyto(staging, array)
+        for leaf in self.staged:
+            leaf.stage()
         for batch, _, _ in self.launches:
             batch.run()
-        for staging, array in self.staged:
-            np.copyto(array, staging)
+        for leaf in self.staged:
+            leaf.unstage()
         for cohort in self.updated:
             cohort.step += 1
 

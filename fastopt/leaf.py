@@ -54,6 +54,14 @@ class Leaf:
         """Return a view of a buffer like ``flat``, in the array's shape."""
         return flat.reshape(self.shape, order="F" if self.order == "F" else "C")
 
+    def stage(self) -> None:
+        """Copy the array to the staging buffer."""
+        np.copyto(self.shaped(self.flat), self.array)
+
+    def unstage(self) -> None:
+        """Copy the staging buffer back to the array."""
+        np.copyto(self.array, self.shaped(self.flat))
+
     def check_grad(self, grad: Any, place: str) -> Array:
         """Return a gradient as an array that fits, or raise an error that names ``place``."""
         if isinstance(grad, np.generic):  # what the sum of an array is

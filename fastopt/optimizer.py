@@ -273,7 +273,7 @@ class Optimizer:
             arrangement, copies = self._arrange_given(given)
         multiplier = 1.0 if grad_scale == 1.0 else 1.0 / _check_grad_scale(grad_scale)
         if lr is not None:
-            if "lr" not in self._known_defaults():
+            if "lr" not in self.defaults:
                 raise TypeError(f"{type(self).__name__} has no lr")
             lr = check_value("lr", lr, 0.0, schedule=False)
         try:
@@ -286,7 +286,6 @@ class Optimizer:
         for staging, grad in copies:
             np.copyto(staging, grad)
         arrangement.run()
-        del given
         self._count += 1
 
     def _arrange_own(self) -> Arrangement:

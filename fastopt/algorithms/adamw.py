@@ -76,8 +76,8 @@ class AdamW(Optimizer):
     As in torch: the decay is multiplied by the learning rate. The paper multiplies it by the schedule's
     factor alone; optax's default is ``weight_decay=1e-4``, Keras's 0.004. AMSGrad takes the maximum before
     the bias correction, as torch does. The decay is added to the step before both are taken from the
-    parameter: torch multiplies by :math:`1 - \eta\lambda`, which float32 rounds to 1 below about 6e-8, and
-    so loses the decay at the learning rates of fine-tuning.
+    parameter: torch multiplies by :math:`1 - \eta\lambda`, which float32 rounds to 1 where
+    :math:`\eta\lambda` is below 3e-8 (:math:`2^{-25}`), and so loses the decay of fine-tuning.
 
     References
     ----------

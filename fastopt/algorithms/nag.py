@@ -59,22 +59,20 @@ class _Glance:
 
     def move(self, gammas: list[tuple[float, ...]]) -> None:
         for leaf in self._staged:
-            np.copyto(leaf.shaped(leaf.flat), leaf.array)
+            leaf.stage()
         for batch in self._move:
             for row, gamma in enumerate(gammas):
                 batch.set_scalars(row, 1.0, gamma)
         for batch in self._keep + self._move:
             batch.run()
-        self._show()
+        for leaf in self._staged:
+            leaf.unstage()
 
     def move_back(self) -> None:
         for batch in self._restore:
             batch.run()
-        self._show()
-
-    def _show(self) -> None:
         for leaf in self._staged:
-            np.copyto(leaf.array, leaf.shaped(leaf.flat))
+            leaf.unstage()
 
 
 class NAG(Optimizer):

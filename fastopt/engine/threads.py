@@ -86,7 +86,7 @@ def cutoff_bytes() -> int:
     """Return the size of a step's buffers, in bytes, above which it uses several threads.
 
     Half of the last-level cache, or 16 MiB where that is less. Below it, one core computes as fast as the
-    cache delivers; a second one can save a third of the time when it is awake, and nothing when it has to
+    cache delivers; a second one can save a quarter of the time when it is awake, and nothing when it has to
     be woken or a BLAS thread spins on it. ``bench/threads.py`` measures both.
     """
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")

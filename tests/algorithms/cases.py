@@ -242,3 +242,17 @@ def follow(
         step(opt, grad, lr=step_lr, grad_scale=grad_scale)
         run.step(grad, lr=step_lr, grad_scale=grad_scale)
         close.check(values(opt), [run_values(run)])
+
+
+def history(opt, grads):
+    """Take steps; return parameters and state after each."""
+    found = []
+    for given in grads:
+        step(opt, given)
+        found.append(values(opt))
+    return found
+
+
+def assert_same_history(got, want):
+    for one, other in zip(got, want, strict=True):
+        assert_same(one, other)

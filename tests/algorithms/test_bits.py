@@ -8,7 +8,17 @@ import pytest
 
 import fastopt
 from fastopt.engine import kernel, threads
-from tests.algorithms.cases import LAYOUTS, assert_same, draw, each_case, each_dtype, step, values
+from tests.algorithms.cases import (
+    LAYOUTS,
+    assert_same,
+    assert_same_history,
+    draw,
+    each_case,
+    each_dtype,
+    history,
+    step,
+    values,
+)
 
 SHAPES = [(33, 5), (129,), (3, 4, 5), (), (0, 2), (31, 1)]
 
@@ -19,20 +29,6 @@ def problem(dtype, steps, shapes=SHAPES):
     return [draw(rng, shape, dtype) for shape in shapes], [
         [draw(rng, shape, dtype) for shape in shapes] for _ in range(steps)
     ]
-
-
-def history(opt, grads):
-    """Take steps; return parameters and state after each."""
-    found = []
-    for given in grads:
-        step(opt, given)
-        found.append(values(opt))
-    return found
-
-
-def assert_same_history(got, want):
-    for one, other in zip(got, want, strict=True):
-        assert_same(one, other)
 
 
 # Where the numbers lie.

@@ -12,9 +12,11 @@ from fastopt.engine import kernel
 from tests.algorithms.cases import (
     Closeness,
     assert_same,
+    assert_same_history,
     draw,
     each_case,
     each_dtype,
+    history,
     parameters,
     run_values,
     step,
@@ -36,20 +38,6 @@ def trees(dtype, count, shapes=SHAPES):
     """Return parameters, and gradients for some steps."""
     rng = np.random.default_rng(0)
     return tree(rng, dtype, shapes), [tree(rng, dtype, shapes) for _ in range(count)]
-
-
-def take(opt, grads):
-    """Take steps; return parameters and state after each."""
-    history = []
-    for grad in grads:
-        step(opt, grad)
-        history.append(values(opt))
-    return history
-
-
-def assert_same_history(got, want):
-    for one, other in zip(got, want, strict=True):
-        assert_same(one, other)
 
 
 # The direction.
@@ -88,7 +76,7 @@ def test_no_learning_rate_no_change(case, dtype):
     params, grads = trees(dtype, 3)
     opt = case.optimizer(params, lr=0.0, weight_decay=0.0)
     before = [w.copy() for w in parameters(opt)]
-    take(opt, grads)
+    history(opt, grads)
     assert all(np.array_equal(w, old) for w, old in zip(parameters(opt), before, strict=True))
 
 
@@ -150,10 +138,10 @@ WAYS = {
 def test_goes_on_bit_for_bit(case, dtype, way, packed):
     params, grads = trees(dtype, 6)
     opt = case.optimizer(fastopt.pack(params) if packed else params)
-    take(opt, grads[:3])
+    history(opt, grads[:3])
     other = WAYS[way](case, opt)
     assert_same(values(other), values(opt))
-    assert_same_history(take(other, grads[3:]), take(opt, grads[3:]))
+    assert_same_history(history(other, grads[3:]), history(opt, grads[3:]))
     assert other.step_count == opt.step_count == 6
 
 
@@ -187,7 +175,7 @@ def test_missing_gradients(case, dtype):
 @each_dtype
 def test_empty_arrays(case, dtype):
     params, grads = trees(dtype, 3, [(0,), (3, 0, 2)])
-    for now in take(case.optimizer(params), grads)[-1]:
+    for now in history(case.optimizer(params), grads)[-1]:
         assert all(array.size == 0 and array.dtype == dtype for array in now.values())
 
 
@@ -195,8 +183,8 @@ def test_empty_arrays(case, dtype):
 @each_dtype
 def test_0_d_arrays(case, dtype):
     params, grads = trees(dtype, 5, [(), (), ()])
-    want = take(case.optimizer([np.stack(params)]), [[np.stack(grad)] for grad in grads])
-    for now, (stacked,) in zip(take(case.optimizer(params), grads), want, strict=True):
+    want = history(case.optimizer([np.stack(params)]), [[np.stack(grad)] for grad in grads])
+    for now, (stacked,) in zip(history(case.optimizer(params), grads), want, strict=True):
         for name, array in stacked.items():
             assert [float(each[name]) for each in now] == array.tolist()
 
@@ -206,8 +194,10 @@ def test_0_d_arrays(case, dtype):
 def test_gradients_that_are_numpy_scalars(case, dtype):
     """Sums are: np.float32, not 0-d arrays."""
     params, grads = trees(dtype, 5, [(), (), ()])
-    want = take(case.optimizer(copy.deepcopy(params)), grads)
-    assert_same_history(take(case.optimizer(params), [[grad[()] for grad in given] for given in grads]), want)
+    want = history(case.optimizer(copy.deepcopy(params)), grads)
+    assert_same_history(
+        history(case.optimizer(params), [[grad[()] for grad in given] for given in grads]), want
+    )
 
 
 # Numbers at the edge.
@@ -219,10 +209,10 @@ def test_gradients_that_are_numpy_scalars(case, dtype):
 @pytest.mark.parametrize("at", [3, 36])
 def test_nan_and_inf_stay_where_they_are(case, dtype, bad, at):
     w, grads = trees(dtype, 6, (37,))
-    want = take(case.optimizer(w.copy()), grads)
+    want = history(case.optimizer(w.copy()), grads)
     spoilt = [grad.copy() for grad in grads]
     spoilt[2][at] = bad
-    got = take(case.optimizer(w), spoilt)
+    got = history(case.optimizer(w), spoilt)
     for now, (then,) in zip(got, want, strict=True):
         for name, array in now[0].items():
             assert np.array_equal(np.delete(array, at), np.delete(then[name], at))
