@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastopt import checkpoint
-from fastopt.algorithm import Algorithm
 from fastopt.arrangement import Arrangement
 from fastopt.engine import available_threads
 from fastopt.gradients import GivenGradients
-from fastopt.group import Group
-from fastopt.hyperparameters import ParamGroup, check_value
-from fastopt.leaf import Leaf
-from fastopt.packing import Pack, check_no_overlap
+from fastopt.grouped import is_group
+from fastopt.hyperparameters import check_value
+from fastopt.options import Options, StepOptions
+from fastopt.packing import Pack
+from fastopt.stateful import Stateful
 from fastopt.tree import describe, plural
 
-
-class Options(TypedDict, total=False):
-    """The keyword-only options that every optimizer takes; see :class:`Optimizer`."""
-
-    maximize: bool
-    threads: int | None
-    cautious: bool
-    cautious_weight_decay: bool
-    corrected_weight_decay: Any
-    ema_decay: Any
-    lookahead_steps: float
-    lookahead_alpha: Any
+__all__ = ["Optimizer", "Options"]
 
 
-class Optimizer(Algorithm):
+class Optimizer(Stateful):
     r"""Updates parameters in place. The base of all algorithms, and of a user's own.
 
     A subclass states its rule and its defaults; see the example.
@@ -102,101 +90,25 @@ class Optimizer(Algorithm):
 
     defaults: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self, params: Any, *, threads: int | None = None, **hyperparameters: Any) -> None:
-        if threads is not None:
-            if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
-                raise TypeError(f"threads must be a whole number >= 1, or None; got {threads!r}")
-            if threads < 1:
-                raise ValueError(f"threads must be a whole number >= 1, or None; got {threads}")
+    def __init__(self, params: Any, **options: Any) -> None:
         known = self._known_defaults()
-        for name in hyperparameters.keys() - known.keys():
+        for name in options.keys() - known.keys() - StepOptions.names:
             raise TypeError(
                 f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(known)}"
             )
+        step_options = StepOptions(**{name: options.pop(name) for name in StepOptions.names & options.keys()})
         chosen = {
-            name: check_value(name, hyperparameters.get(name, default), default)
-            for name, default in known.items()
+            name: check_value(name, options.get(name, default), default) for name, default in known.items()
         }
-        several = isinstance(params, list | tuple) and len(params) > 0 and all(map(_is_group, params))
-        self._begin(chosen, threads, sole=not several)
+        several = isinstance(params, list | tuple) and len(params) > 0 and all(map(is_group, params))
+        self._begin(chosen, step_options, sole=not several)
         for group in params if several else [{"params": params}]:
             self._add(group)
-
-    def _begin(self, defaults: dict[str, Any], threads: int | None, sole: bool) -> None:
-        self._chosen_defaults, self._threads, self._sole = defaults, threads, sole
-        self._groups: list[Group] = []
-        self._count = 0
-        self._arrangement: Arrangement | None = None
-        self._given: GivenGradients | None = None
-
-    # --- groups
-
-    @property
-    def param_groups(self) -> list[ParamGroup]:
-        """The parameter groups: mappings whose hyperparameters can be set."""
-        return [group.mapping for group in self._groups]
-
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add parameters, with step counts of their own that start at zero.
-
-        From then on :meth:`step` takes a list of gradients, one tree a group.
-
-        Parameters
-        ----------
-        group : dict
-            "params", and those hyperparameters that differ from the optimizer's.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As at construction, and if an array is in a group already. Nothing is added then.
-        """
-        if not _is_group(group):
-            raise TypeError(f"a parameter group must be a dict with a key 'params', got {group!r}")
-        self._add(group)
-        self._sole = False
-
-    def _add(self, group: Mapping[str, Any]) -> None:
-        name = "params" if self._sole and not self._groups else f"params[{len(self._groups)}]['params']"
-        values = {key: value for key, value in group.items() if key != "params"}
-        mapping = ParamGroup(group["params"], {**self._chosen_defaults, **values}, self._known_defaults())
-        added = Group(mapping, name)
-        leaves = [*self._leaves(), *added.leaves]
-        check_no_overlap([leaf.array for leaf in leaves], [leaf.place for leaf in leaves])
-        self._take_note(added)
-        self._groups.append(added)
-
-    def _leaves(self) -> list[Leaf]:
-        return [leaf for group in self._groups for leaf in group.leaves]
-
-    def _params(self) -> Any:
-        """Return what the optimizer was given to update; with groups, a list."""
-        given = [group.mapping["params"] for group in self._groups]
-        return given[0] if self._sole else given
-
-    def _rearrange(self) -> None:
-        """Have the next step arrange the leaves anew."""
-        self._settle()
-        self._arrangement = self._given = None
-
-    def _settle(self) -> None:
-        if self._arrangement is not None:
-            self._arrangement.settle()
-
-    def _take_note(self, group: Group) -> None:
-        """Act on changed hyperparameters: they may ask for other rules."""
-        rules = [self._rule_of(group.mapping, leaf.shape) for leaf in group.leaves]
-        group.mapping.changed = False
-        if rules != [getattr(leaf, "rule", None) for leaf in group.leaves]:
-            self._rearrange()
-            group.adopt(rules, {**self.initial_state(group.mapping), "ema": "params", "slow": "params"})
-
-    # --- the step
 
     @property
     def max_threads(self) -> int:
         """The most threads that a step uses."""
-        return available_threads() if self._threads is None else self._threads
+        return available_threads() if self._options.threads is None else self._options.threads
 
     @property
     def step_count(self) -> int:
@@ -336,67 +248,6 @@ class Optimizer(Algorithm):
 
     # --- state
 
-    @property
-    def state(self) -> list[dict[str, Any]]:
-        """The state of each group: by name, a tree of views in the structure of the parameters."""
-        self._settle()
-        return [group.state() for group in self._groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the step counts, the state and the hyperparameters, as plain numbers and arrays.
-
-        The arrays are copies. Schedules are functions and are left out.
-        """
-        self._settle()
-        return checkpoint.collect(type(self).__name__, self._count, self._groups)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned, for parameters of the same structure.
-
-        Where this optimizer has a schedule, it keeps it.
-
-        Parameters
-        ----------
-        state_dict : dict
-            From an optimizer of the same class. Its arrays are copied.
-
-        Raises
-        ------
-        ValueError
-            If it does not fit this optimizer; the message says in what. Nothing is changed then.
-        """
-        checkpoint.check(state_dict, type(self).__name__, self._groups, self._rule_of)
-        self._rearrange()
-        for group, saved in zip(self._groups, state_dict["param_groups"], strict=True):
-            group.mapping.update(checkpoint.loadable(group, saved))
-            self._take_note(group)
-            for leaf, step in zip(group.leaves, saved["steps"], strict=True):
-                leaf.step = step
-            for i, leaf in enumerate(group.leaves):
-                for name, own in leaf.values().items():
-                    own[...] = saved["state"][name][i]
-        self._count = state_dict["step_count"]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "params": [group.mapping["params"] for group in self._groups],
-            "hyperparameters": [
-                {name: value for name, value in group.mapping.items() if name != "params"}
-                for group in self._groups
-            ],
-            "defaults": self._chosen_defaults,
-            "sole": self._sole,
-            "threads": self._threads,
-            "saved": self.state_dict(),
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # The addresses in the tables are those of another process, or of other arrays.
-        self._begin(state["defaults"], state["threads"], state["sole"])
-        for params, values in zip(state["params"], state["hyperparameters"], strict=True):
-            self._add({"params": params, **values})
-        self.load_state_dict(state["saved"])
-
     def __repr__(self) -> str:
         lines = []
         for group in self._groups:
@@ -412,10 +263,6 @@ class Optimizer(Algorithm):
 
 
 _NOTHING: list[Any] = []
-
-
-def _is_group(item: Any) -> bool:
-    return isinstance(item, Mapping) and "params" in item
 
 
 def _check_grad_scale(grad_scale: Any) -> float:

@@ -15,6 +15,7 @@ from fastopt.group import Group
 from fastopt.hyperparameters import check_value
 from fastopt.leaf import Leaf
 from fastopt.optimizer import Optimizer, Options
+from fastopt.options import StepOptions
 from fastopt.tree import describe
 
 #: The most evaluations of one search. A search that needs more has met rounding errors, or a wrong gradient.
@@ -145,8 +146,8 @@ class LBFGS(Optimizer):
             params, lr=lr, tolerance_grad=tolerance_grad, tolerance_change=tolerance_change, **options
         )
 
-    def _begin(self, defaults: dict[str, Any], threads: int | None, sole: bool) -> None:
-        super()._begin(defaults, threads, sole)
+    def _begin(self, defaults: dict[str, Any], options: StepOptions, sole: bool) -> None:
+        super()._begin(defaults, options, sole)
         self._made: Work | None = None
         self._n_iter = self._func_evals = 0
         self._forget()
