@@ -61,6 +61,24 @@ def _prefetch_compiled(address):
     return lambda address: _prefetch(address)
 
 
+def add(total, term):
+    """Return a sum; those of a loop may be added in any order, and so in vectors."""
+    return total + term
+
+
+@intrinsic
+def _add(typingctx, total, term):
+    def generate(context, builder, signature, args):
+        return builder.fadd(*args, flags=("reassoc",))
+
+    return types.float64(types.float64, types.float64), generate
+
+
+@overload(add)
+def _add_compiled(total, term):
+    return lambda total, term: _add(total, term)
+
+
 def take_ticket(tickets, i):
     """Return ``tickets[i]`` and add one to it, in one atomic operation."""
     tickets[i] += 1
@@ -192,7 +210,7 @@ KINDS = {"square": ("{0} * {0}", 1), "abs": ("abs({0})", 1), "sum": ("{0}", 1), 
 
 
 def collector(n_written: int, kinds: tuple[str, ...]) -> Callable[..., Any]:
-    """Return a function that stores the state a measure returned, and adds its terms to the lanes."""
+    """Return a function that stores the state a measure returned, and returns the sums with its terms."""
     n_terms = sum(KINDS[kind][1] for kind in kinds)
     n = n_written + n_terms
     wrong = (
@@ -202,25 +220,36 @@ def collector(n_written: int, kinds: tuple[str, ...]) -> Callable[..., Any]:
     for k in range(n_terms):
         term = f"new[{n_written + k}]" if n > 1 else "new"
         lines.append(f"t{k} = np.float64({term})")
-    taken = 0
+    sums, taken = "", 0
     for k, kind in enumerate(kinds):
         form, count = KINDS[kind]
-        lines.append(f"lanes[{k}, i] += {form.format(*(f't{taken + j}' for j in range(count)))}")
+        sums += f"add(sums[{k}], {form.format(*(f't{taken + j}' for j in range(count)))}), "
         taken += count
-    function = defined("collect", "state, lanes, i, new", lines, flush=flush, np=np)
+    lines.append(f"return ({sums})")
+    function = defined("collect", "state, sums, i, new", lines, flush=flush, add=add, np=np)
 
-    def collect(state, lanes, i, new):
+    def collect(state, sums, i, new):
         if (len(new) if isinstance(new, tuple) else 1) != n:
             raise TypeError(wrong)
-        function(state, lanes, i, new)
+        return function(state, sums, i, new)
 
     @overload(collect)
-    def collect_compiled(state, lanes, i, new):
+    def collect_compiled(state, sums, i, new):
         if (len(new) if isinstance(new, types.BaseTuple) else 1) != n:
             raise numba.TypingError(wrong)
         return function
 
     return collect
+
+
+def zeros(n: int) -> Callable[..., Any]:
+    """Return a function that returns sums of nothing."""
+    return jitable(defined("zeros", "", [f"return ({'0.0, ' * n})"]))
+
+
+def keeper(n: int) -> Callable[..., Any]:
+    """Return a function that writes sums to an array."""
+    return jitable(defined("keep", "sums, at, new", [f"sums[at + {k}] = new[{k}]" for k in range(n)]))
 
 
 def jitable(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,8 @@ compiled code.
 
 Nothing is compiled with fast-math, and no multiplication is contracted with an addition. So
 a result does not depend on where its element falls: in a vector, in the tail of the loop, or at
-the edge of a thread's share.
+the edge of a thread's share. Sums alone may be added up in another order, that of the vectors; but it is
+always the same one for a tensor, because a tensor is cut at the same places whoever adds it up.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fastopt.engine.compiled import (
     defined,
     flush,
     jitable,
+    keeper,
     load,
     prefetch,
     row,
@@ -42,6 +44,7 @@ from fastopt.engine.compiled import (
     take_ticket,
     view,
     views,
+    zeros,
 )
 from fastopt.engine.rule import Rule, digest
 
@@ -57,8 +60,6 @@ Launch = Callable[[NDArray[np.int64], NDArray[np.floating], NDArray[np.int64], i
 #: Elements whose terms are summed up together. The sums do not depend on how the work is cut, because it
 #: is cut at multiples of this, counted from the beginning of each tensor.
 BLOCK = 1 << 13
-#: Sums that a block is added to side by side, in vectors, before they are added to each other.
-LANES = 1 << 9
 
 #: How many segments ahead their memory is fetched, and how many bytes of each buffer: after those, the
 #: processor has seen where it goes. Without it, each row of a large table waits for the memory.
@@ -71,6 +72,8 @@ _rule: Any = None
 _apply: Any = None
 _written: Any = None
 _collect: Any = None
+_zeros: Any = None
+_keep: Any = None
 _scalars: Any = None
 N_STATE = N_SCALARS = N_SUMS = 0
 
@@ -82,32 +85,20 @@ def _update(p, g, state, scalars):
         store(p, written, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
 
 
-def _measure(p, g, state, scalars, lanes):
-    """Add the terms of each element to its lane."""
-    written = _written(state)
+def _measure(p, g, state, scalars):
+    """Return the sums of all elements' terms."""
+    written, sums = _written(state), _zeros()
     for i in range(p.size):
-        _collect(written, lanes, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
+        sums = _collect(written, sums, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
+    return sums
 
 
 def _measure_blocks(p, g, state, scalars, sums):
-    """Put the sums of each block's terms into ``sums``, block after block, always added in one order."""
-    lanes = np.empty((N_SUMS, LANES), np.float64)
+    """Put the sums of each block's terms into ``sums``, block after block."""
     for block in range(0, p.size, BLOCK):
         end = min(block + BLOCK, p.size)
-        used = 1  # lanes: the others would stay zero
-        while used < min(LANES, end - block):
-            used *= 2
-        lanes[:, :used] = np.float64(0)
-        for i in range(block, end, LANES):
-            j = min(i + LANES, end)
-            _measure(p[i:j], g[i:j], slices(state, i, j), scalars, lanes)
-        for k in range(N_SUMS):
-            width = used // 2
-            while width > 0:
-                for i in range(width):  # no slices: for short rows they cost more than the sums
-                    lanes[k, i] += lanes[k, i + width]
-                width //= 2
-            sums[block // BLOCK * N_SUMS + k] = lanes[k, 0]
+        found = _measure(p[block:end], g[block:end], slices(state, block, end), scalars)
+        _keep(sums, block // BLOCK * N_SUMS, found)
 
 
 def _apply_update(line, at, size, scalars):
@@ -249,6 +240,8 @@ def _measure_names(rule: Rule) -> Mapping[str, Any]:
         "_rule": jitable(measure.function),
         "_written": selector(tuple(rule.state.index(name) for name in measure.writes)),
         "_collect": collector(len(measure.writes), measure.sums),
+        "_zeros": zeros(len(measure.sums)),
+        "_keep": keeper(len(measure.sums)),
         "N_STATE": len(rule.state),
         "N_SCALARS": 1 + rule.n_measure_scalars,
         "N_SUMS": len(measure.sums),
