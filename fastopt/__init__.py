@@ -7,13 +7,27 @@
 >>> opt.step()
 """
 
-from fastopt import algorithms
+from fastopt import algorithms, schedules
 from fastopt._version import __version__
 from fastopt.algorithms import *  # noqa: F403
 from fastopt.engine import Rule
+from fastopt.files import load
+from fastopt.grad_scaler import GradScaler
 from fastopt.hyperparameters import ParamGroup
 from fastopt.optimizer import Optimizer
 from fastopt.packing import Pack, pack
 from fastopt.rows import Rows
 
-__all__ = ["Optimizer", "Pack", "ParamGroup", "Rows", "Rule", "__version__", "pack", *algorithms.__all__]
+__all__ = [
+    "GradScaler",
+    "Optimizer",
+    "Pack",
+    "ParamGroup",
+    "Rows",
+    "Rule",
+    "__version__",
+    "load",
+    "pack",
+    "schedules",
+    *algorithms.__all__,
+]

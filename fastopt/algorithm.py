@@ -51,7 +51,11 @@ class Algorithm:
     @classmethod
     def _rule_of(cls, group: Mapping[str, Any], shape: tuple[int, ...]) -> Rule | MatrixRule:
         """Return the rule of an array, with the modifiers that its group asks for."""
-        return modifiers.modified(cls.rule_for(group, shape), group, cls.__name__)
+        return cls._modified(cls.rule_for(group, shape), group)
+
+    @classmethod
+    def _modified(cls, rule: Rule | MatrixRule, group: Mapping[str, Any]) -> Rule | MatrixRule:
+        return modifiers.modified(rule, group, cls.__name__)
 
     @classmethod
     def initial_state(cls, group: Mapping[str, Any]) -> Mapping[str, float | str]:
@@ -95,10 +99,8 @@ class Algorithm:
         }
         for name in hyperparameters.keys() - values.keys():
             raise TypeError(f"{cls.__name__} has no hyperparameter {name!r}; it has {', '.join(known)}")
-        for name in modifiers.OUTSIDE:
-            if values[name] != known[name]:
-                raise ValueError(f"a kernel cannot have {name}: it takes place outside of the update")
-        rule = modifiers.modified(cls.choose_rule(values), values, cls.__name__)
+        rule = cls._modified(cls.choose_rule(values), values)
+        modifiers.check_kernel(rule, values)
         if isinstance(rule, MatrixRule):
             raise TypeError(f"{cls.__name__} has no kernel: it works on matrices, in NumPy")
         return compile_kernel(rule, tuple(values[name] for name in rule.hyperparameters))
@@ -108,8 +110,8 @@ class Algorithm:
         """Raise an error that names ``place`` unless the gradients of a group's array can be rows."""
         if cls.rows_without is None or isinstance(rule, MatrixRule) or rule.measure is not None:
             raise TypeError(f"{place} cannot be Rows: {cls.__name__} takes whole arrays only")
-        for name in (*cls.rows_without, *modifiers.DEFAULTS):
-            if group[name] and group[name] != modifiers.DEFAULTS.get(name):
+        for name in (*cls.rows_without, *modifiers.NOT_BY_ROWS):
+            if group[name] != modifiers.DEFAULTS.get(name, 0.0):
                 raise ValueError(
                     f"{place} cannot be Rows: {cls.__name__} takes them without {name} only, "
                     f"got {name}={group[name]!r}"

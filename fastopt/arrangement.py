@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.rows import Touched
-from fastopt.hyperparameters import ParamGroup
-from fastopt.launch import Cohort, GlobalLaunch, MeasuringLaunch, Member, RowsLaunch, launch
+from fastopt.launch import (
+    Cohort,
+    Factors,
+    GlobalLaunch,
+    Manner,
+    MeasuringLaunch,
+    Member,
+    RowsLaunch,
+    launch,
+)
 from fastopt.leaf import Leaf
-from fastopt.modifiers import Lookahead
+from fastopt.norms import GradientNorms
+from fastopt.options import StepOptions
+from fastopt.passes import Passes
 
 
 class Arrangement:
     """The launches of a step, for one choice of leaves.
 
-    Usually one launch of one cohort. There are more cohorts with several groups, and once some
+    Usually one launch of one cohort. There are more cohorts with several groups or overrides, and once some
     leaves have missed a step for want of a gradient; more launches, with several dtypes or rules.
 
     Parameters
     ----------
-    groups : sequence of (ParamGroup, sequence of Leaf)
+    leaves : sequence of Leaf
         What the optimizer updates.
     present : collection of int, optional
         The numbers of the leaves that are given gradients. By default all leaves, with those of their pack.
@@ -31,45 +42,55 @@ class Arrangement:
         The most threads that a launch may use.
     sparse : collection of int
         The numbers of those that are given rows.
+    options : StepOptions
+        What is done with the gradients beside the update.
+
+    Attributes
+    ----------
+    norms : GradientNorms or None
+        What measures the gradients, if the options ask for it.
     """
 
     def __init__(
         self,
-        groups: Sequence[tuple[ParamGroup, Sequence[Leaf]]],
+        leaves: Sequence[Leaf],
         present: Collection[int] | None,
         threads: int,
-        sparse: Collection[int] = (),
+        sparse: Collection[int],
+        options: StepOptions,
     ) -> None:
         self.present, self.sparse = present, sparse
         numbers, with_rows = None if present is None else set(present), set(sparse)
         cohorts: dict[tuple[object, ...], Cohort] = {}
         members: dict[tuple[Rule | MatrixRule, np.dtype[np.floating], bool], list[Member]] = {}
         shared: dict[tuple[str, ...], tuple[float, ...]] = {}
-        number = position = 0
-        for group, leaves in groups:
-            for leaf in leaves:
-                chosen = numbers is None or number in numbers
-                rule = leaf.rule
-                carry = _carried(leaf)
-                if rule.measure is not None and rule.measure.over == "all":
-                    carry = shared.setdefault(rule.carry, carry)  # one for the whole optimizer
-                key = id(group), rule, leaf.step, carry, chosen
-                cohort = cohorts.setdefault(key, Cohort(group, rule, leaf.step, carry))
-                cohort.leaves.append(leaf)
-                if chosen and leaf.flat.size:
-                    kind = rule, leaf.dtype, number in with_rows
-                    members.setdefault(kind, []).append((position, leaf, cohort))
-                number += 1
-                position += chosen
+        position = 0
+        for number, leaf in enumerate(leaves):
+            chosen = numbers is None or number in numbers
+            rule = leaf.rule
+            carry = _carried(leaf)
+            if rule.measure is not None and rule.measure.over == "all":
+                carry = shared.setdefault(rule.carry, carry)  # one for the whole optimizer
+            key = id(leaf.group), rule, leaf.step, carry, chosen
+            cohort = cohorts.setdefault(key, Cohort(leaf.group, rule, leaf.step, carry))
+            cohort.leaves.append(leaf)
+            if chosen and leaf.flat.size:
+                kind = rule, leaf.dtype, number in with_rows
+                members.setdefault(kind, []).append((position, leaf, cohort))
+            position += chosen
         self._cohorts = list(cohorts.values())
         self._updated = [cohort for key, cohort in cohorts.items() if key[-1]]
-        self.launches = [
-            launch(rule, found, present is None, threads, rows) for (rule, _, rows), found in members.items()
-        ]
+        manner = Manner(present is None, threads, options.clips_apart, options.zero_grads)
+        self.launches = [launch(rule, found, manner, rows) for (rule, _, rows), found in members.items()]
+        self.norms: GradientNorms | None = None
+        if options.looks_at_norm:
+            found = [(place, leaf) for each in members.values() for place, leaf, _ in each]
+            places = [place for place, number in enumerate(present or ()) if number in with_rows]
+            self.norms = GradientNorms(sorted(found, key=itemgetter(0)), position, manner, places)
         self._global = [each for each in self.launches if isinstance(each, GlobalLaunch)]
         self._measuring = [each for each in self.launches if isinstance(each, MeasuringLaunch)]
-        slow = [cohort for cohort in self._updated if "slow" in cohort.rule.state]
-        self._lookahead = Lookahead(slow, threads) if slow else None
+        passes = Passes(self.launches, self._updated, manner)
+        self._passes = passes if passes else None
         self._carrying = any(cohort.rule.carry for cohort in self._cohorts)
         self._starting = [leaf for cohort in self._updated for leaf in cohort.leaves if leaf.step == 0]
         self.staged = [leaf for cohort in self._updated for leaf in cohort.leaves if leaf.staged]
@@ -80,13 +101,17 @@ class Arrangement:
             each.set_gradients(addresses)
             if isinstance(each, RowsLaunch):
                 each.set_rows(touched)
+        if self.norms is not None:
+            self.norms.set_gradients(addresses, touched)
 
-    def set_scalars(self, count: int, multiplier: float, lr: float | None) -> None:
+    def set_scalars(
+        self, count: int, multiplier: float, lr: float | None, factors: Factors | None = None
+    ) -> None:
         """Compute the scalars of a step; see :meth:`fastopt.launch.Launch.set_scalars`."""
         for each in self.launches:
-            each.set_scalars(count, multiplier, lr)
-        if self._lookahead is not None:
-            self._lookahead.set_scalars(count)
+            each.set_scalars(count, multiplier, lr, factors)
+        if self._passes is not None:
+            self._passes.set_scalars(count)
 
     def run(self) -> None:
         """Update the leaves."""
@@ -100,8 +125,8 @@ class Arrangement:
             self._measure()
         for each in self.launches:
             each.run()
-        if self._lookahead is not None:
-            self._lookahead.run()
+        if self._passes is not None:
+            self._passes.run()
         for leaf in self.staged:
             leaf.unstage()
         for cohort in self._updated:
@@ -131,6 +156,8 @@ class Arrangement:
         """Write what the cohorts know to their leaves, before another arrangement is made."""
         for cohort in self._cohorts:
             cohort.settle()
+        if self._passes is not None:
+            self._passes.settle()
 
 
 def _carried(leaf: Leaf) -> tuple[float, ...]:

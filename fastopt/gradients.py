@@ -26,6 +26,8 @@ class GivenGradients:
     ----------
     leaves : sequence of Leaf
         All leaves of the optimizer.
+    writeable : bool
+        Whether the gradients will be written to.
 
     Attributes
     ----------
@@ -41,8 +43,8 @@ class GivenGradients:
         Where the rows are of those that are given rows, by their place among those that are present.
     """
 
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        self._leaves = leaves
+    def __init__(self, leaves: Sequence[Leaf], writeable: bool = False) -> None:
+        self._leaves, self._writeable = leaves, writeable
         self._sizes = np.array([leaf.array.nbytes for leaf in leaves], np.int64)
         self._dtypes = [leaf.dtype for leaf in leaves]
         self._shapes = [leaf.shape for leaf in leaves]
@@ -123,6 +125,8 @@ class GivenGradients:
         for i, (leaf, grad, place) in enumerate(zip(self._leaves, given, places, strict=True)):
             if grad is None:
                 continue
+            if self._writeable:
+                _check_writeable(grad.values if isinstance(grad, Rows) else grad, place)
             if allow_rows and isinstance(grad, Rows):
                 rows = grad.touch(leaf, place)
                 touched[len(present)] = rows
@@ -147,3 +151,8 @@ class GivenGradients:
         before = np.searchsorted(self._starts, addresses + sizes) - 1  # the last that starts before the end
         inside = (before >= 0) & (self._ends[before] > addresses) & (sizes > 0)
         return [present[i] for i in np.flatnonzero(inside)]
+
+
+def _check_writeable(grad: Any, place: str) -> None:
+    if isinstance(grad, np.generic) or (isinstance(grad, np.ndarray) and not grad.flags.writeable):
+        raise ValueError(f"{place} must be a writeable array: zero_grads=True sets it to zero")

@@ -8,8 +8,9 @@ from typing import Any
 from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.memory import aligned_zeros
 from fastopt.hyperparameters import ParamGroup
-from fastopt.leaf import Leaf, check_parameter
-from fastopt.packing import Pack
+from fastopt.leaf import Array, Leaf, check_updatable
+from fastopt.overrides import lay_over
+from fastopt.packing import Pack, check_array
 from fastopt.tree import Tree
 
 
@@ -23,52 +24,87 @@ class Group:
     name : str
         How errors name its parameters.
 
+    Attributes
+    ----------
+    tree : Tree
+        The structure of its parameters.
+    arrays : list of ndarray
+        Its parameters.
+    own : sequence of mapping
+        What overrides set for each of them.
+    leaves, trained : list of Leaf
+        Its leaves, and those of them that are not frozen. There are none before :meth:`make_leaves`.
+
     Raises
     ------
-    TypeError, ValueError
-        If one of its arrays cannot be updated in place.
+    TypeError
+        If one of its parameters is no array of a dtype that is known.
     """
 
     def __init__(self, mapping: ParamGroup, name: str) -> None:
-        self.mapping = mapping
+        self.mapping, self._name = mapping, name
         params = mapping["params"]
         packed = isinstance(params, Pack)
         self.tree = Tree(params.params if packed else params)
-        arrays = self.tree.leaves(params.params if packed else params, name)
-        grads = self.tree.leaves(params.grads, name) if packed else [None] * len(arrays)
+        self.arrays: list[Array] = self.tree.leaves(params.params if packed else params, name)
+        self._grads = self.tree.leaves(params.grads, name) if packed else [None] * len(self.arrays)
+        for array, way in zip(self.arrays, self.tree.names, strict=True):
+            check_array(array, name + way)
+        self.own: Sequence[Mapping[str, Any]] = []
         self.leaves: list[Leaf] = []
-        for array, grad, way in zip(arrays, grads, self.tree.names, strict=True):
-            check_parameter(array, name + way)
-            self.leaves.append(Leaf(name + way, array, grad))
+        self.trained: list[Leaf] = []
 
-    def adopt(self, rules: Sequence[Rule | MatrixRule], fill: Mapping[str, float | str]) -> None:
+    def make_leaves(self, own: Sequence[Mapping[str, Any]]) -> None:
+        """Make the leaves, with what overrides set for each.
+
+        Raises
+        ------
+        ValueError
+            If an array that is not frozen cannot be updated in place.
+        """
+        self.own = own
+        self.mapping.set_overrides(
+            {path: each for path, each in zip(self.tree.paths, own, strict=True) if each}
+        )
+        settings = lay_over(self.mapping, own)
+        self.leaves = [
+            Leaf(self._name + way, array, grad, group, "frozen" in each)
+            for way, array, grad, group, each in zip(
+                self.tree.names, self.arrays, self._grads, settings, own, strict=True
+            )
+        ]
+        self.trained = [leaf for leaf in self.leaves if not leaf.frozen]
+        for leaf in self.trained:
+            check_updatable(leaf.array, leaf.place)
+
+    def adopt(self, rules: Sequence[Rule | MatrixRule], fills: Sequence[Mapping[str, float | str]]) -> None:
         """Take a rule for each leaf. State that the rule before it had under the same names is kept.
 
         Parameters
         ----------
         rules : sequence of Rule
-            The rules.
-        fill : mapping of str to float or "params"
-            What new state starts with, where that is not zero.
+            The rules of those that are not frozen.
+        fills : sequence of mapping of str to float or "params"
+            What their new state starts with, where that is not zero.
         """
-        for leaf, rule in zip(self.leaves, rules, strict=True):
+        for leaf, rule, fill in zip(self.trained, rules, fills, strict=True):
             leaf.adopt(rule, fill)
         new = {
-            (name, leaf.dtype) for leaf in self.leaves for name in leaf.rule.state if name not in leaf.state
+            (name, leaf.dtype) for leaf in self.trained for name in leaf.rule.state if name not in leaf.state
         }
         for name, dtype in new:
             leaves = [
-                leaf
-                for leaf in self.leaves
+                (leaf, fill.get(name, 0.0))
+                for leaf, fill in zip(self.trained, fills, strict=True)
                 if leaf.dtype == dtype and name in leaf.rule.state and name not in leaf.state
             ]
             # One buffer for all: what lies together in each buffer is updated as one segment.
-            buffer = aligned_zeros(sum(leaf.flat.size for leaf in leaves), dtype)
+            buffer = aligned_zeros(sum(leaf.flat.size for leaf, _ in leaves), dtype)
             end = 0
-            for leaf in leaves:
+            for leaf, value in leaves:
                 start, end = end, end + leaf.flat.size
-                leaf.take(name, buffer[start:end], fill.get(name, 0.0))
-        for leaf in self.leaves:
+                leaf.take(name, buffer[start:end], value)
+        for leaf in self.trained:
             leaf.state = {name: leaf.state[name] for name in leaf.rule.state}
 
     @property

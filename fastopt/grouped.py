@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt.algorithm import Algorithm
@@ -10,9 +10,11 @@ from fastopt.arrangement import Arrangement
 from fastopt.gradients import GivenGradients
 from fastopt.group import Group
 from fastopt.hyperparameters import ParamGroup
-from fastopt.leaf import Leaf
+from fastopt.leaf import Leaf, numbered
 from fastopt.options import StepOptions
+from fastopt.overrides import OPTIONS, Overrides, resolve
 from fastopt.packing import check_no_overlap
+from fastopt.tree import describe
 
 
 class Grouped(Algorithm):
@@ -21,6 +23,8 @@ class Grouped(Algorithm):
     def _begin(self, defaults: dict[str, Any], options: StepOptions, sole: bool) -> None:
         self._chosen_defaults, self._options, self._sole = defaults, options, sole
         self._groups: list[Group] = []
+        self._any_frozen = False
+        self._overrides = Overrides(vars(options), "", type(self).__name__, self._known_defaults())
         self._count = 0
         self._arrangement: Arrangement | None = None
         self._given: GivenGradients | None = None
@@ -38,7 +42,9 @@ class Grouped(Algorithm):
         Parameters
         ----------
         group : dict
-            "params", and those hyperparameters that differ from the optimizer's.
+            "params", and those hyperparameters that differ from the optimizer's. "no_decay", "frozen" and
+            "overrides" are for the arrays of this group, and count after those of the optimizer, which hold
+            for it too.
 
         Raises
         ------
@@ -50,18 +56,70 @@ class Grouped(Algorithm):
         self._add(group)
         self._sole = False
 
+    def _add_all(self, groups: Iterable[Mapping[str, Any]]) -> None:
+        """Add the groups that the optimizer is made with."""
+        for group in groups:
+            self._add(group)
+        self._overrides.check_matched([path for group in self._groups for path in group.tree.paths])
+
     def _add(self, group: Mapping[str, Any]) -> None:
+        place, known = f"params[{len(self._groups)}]", self._known_defaults()
+        overrides = Overrides(group, place, type(self).__name__, known)
+        values = {key: value for key, value in group.items() if key != "params" and key not in OPTIONS}
+        added = self._new(group["params"], values)
+        own = resolve((self._overrides, overrides), added.tree.paths, added.arrays)
+        overrides.check_matched(added.tree.paths)
+        self._join(added, own)
+
+    def _new(self, params: Any, values: Mapping[str, Any]) -> Group:
         name = "params" if self._sole and not self._groups else f"params[{len(self._groups)}]['params']"
-        values = {key: value for key, value in group.items() if key != "params"}
-        mapping = ParamGroup(group["params"], {**self._chosen_defaults, **values}, self._known_defaults())
-        added = Group(mapping, name)
-        leaves = [*self._leaves(), *added.leaves]
+        return Group(ParamGroup(params, {**self._chosen_defaults, **values}, self._known_defaults()), name)
+
+    def _join(self, added: Group, own: Sequence[Mapping[str, Any]]) -> None:
+        """Add a group, with what overrides set for each of its arrays."""
+        added.make_leaves(own)
+        leaves = [leaf for group in (*self._groups, added) for leaf in group.leaves]
         check_no_overlap([leaf.array for leaf in leaves], [leaf.place for leaf in leaves])
         self._take_note(added)
         self._groups.append(added)
+        self._any_frozen |= len(added.trained) < len(added.leaves)
 
     def _leaves(self) -> list[Leaf]:
-        return [leaf for group in self._groups for leaf in group.leaves]
+        """Return the leaves that are updated: all but those that are frozen."""
+        return [leaf for group in self._groups for leaf in group.trained]
+
+    def _leaves_of(self, trees: Any, name: str) -> list[Any]:
+        """Return what is given for each leaf that is updated, such as its gradient.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the structure differs from the parameters'; the message starts at ``name``.
+        """
+        if self._sole:
+            given = self._groups[0].tree.leaves(trees, name)
+        elif isinstance(trees, list | tuple) and len(trees) == len(self._groups):
+            given = []
+            for i, (group, tree) in enumerate(zip(self._groups, trees, strict=True)):
+                given += group.tree.leaves(tree, f"{name}[{i}]")
+        else:
+            raise TypeError(
+                f"{name} must be a list of {len(self._groups)} trees, one a parameter group; "
+                f"got {describe(trees)}"
+            )
+        if not self._any_frozen:
+            return given
+        leaves = [leaf for group in self._groups for leaf in group.leaves]
+        return [each for each, leaf in zip(given, leaves, strict=True) if not leaf.frozen]
+
+    def _places(self, name: str) -> list[str]:
+        """Return where what is given for each leaf that is updated is, as errors shall name it."""
+        return [
+            f"{name}{way}" if self._sole else f"{name}[{i}]{way}"
+            for i, group in enumerate(self._groups)
+            for way, leaf in zip(group.tree.names, group.leaves, strict=True)
+            if not leaf.frozen
+        ]
 
     def _params(self) -> Any:
         """Return what the optimizer was given to update; with groups, a list."""
@@ -77,13 +135,23 @@ class Grouped(Algorithm):
         if self._arrangement is not None:
             self._arrangement.settle()
 
+    def _take_notes(self) -> None:
+        """Act on changed hyperparameters of any group."""
+        for group in self._groups:
+            if group.mapping.changed:
+                self._take_note(group)
+
     def _take_note(self, group: Group) -> None:
         """Act on changed hyperparameters: they may ask for other rules."""
-        rules = [self._rule_of(group.mapping, leaf.shape) for leaf in group.leaves]
+        settings, numbers = numbered(group.trained)
+        kinds = [(number, leaf.shape) for number, leaf in zip(numbers, group.trained, strict=True)]
+        rule_of = {kind: self._rule_of(settings[kind[0]], kind[1]) for kind in dict.fromkeys(kinds)}
+        rules = [rule_of[kind] for kind in kinds]
         group.mapping.changed = False
-        if rules != [getattr(leaf, "rule", None) for leaf in group.leaves]:
+        if rules != [getattr(leaf, "rule", None) for leaf in group.trained]:
             self._rearrange()
-            group.adopt(rules, {**self.initial_state(group.mapping), "ema": "params", "slow": "params"})
+            fills = [{**self.initial_state(each), "ema": "params", "slow": "params"} for each in settings]
+            group.adopt(rules, [fills[number] for number in numbers])
 
 
 def is_group(item: Any) -> bool:

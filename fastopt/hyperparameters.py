@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ _WHOLE, _POSITIVE = Range(0, whole=True), Range(0, above=True)
 #: What the usual names allow; torch.optim's limits. Other names take any finite number.
 RANGES: Mapping[str, Range] = {
     "lr": _NOT_NEGATIVE,
+    "lr_scale": _NOT_NEGATIVE,
     "lr_decay": _NOT_NEGATIVE,
     "momentum": _NOT_NEGATIVE,
     "dampening": _ANY,
@@ -66,6 +68,8 @@ RANGES: Mapping[str, Range] = {
     "initial_accumulator_value": _NOT_NEGATIVE,
     "corrected_weight_decay": _NOT_NEGATIVE,
     "ema_decay": _SHARE,
+    "swa_start": _WHOLE,
+    "swa_every": Range(1, whole=True),
     "lookahead_steps": _WHOLE,
     "lookahead_alpha": _SHARE,
     "momentum_decay": _NOT_NEGATIVE,
@@ -90,10 +94,28 @@ RANGES: Mapping[str, Range] = {
     "reps_rel": _NOT_NEGATIVE,
     "warmup_steps": _NOT_NEGATIVE,
     "weight_lr_power": _NOT_NEGATIVE,
+    "max_grad_value": _POSITIVE,
+    "max_grad_norm": Range(0, infinite=True),
+    "skip_outliers": _POSITIVE,
+    "grad_scale": Range(1e-37, 1e37),
+    "init_scale": Range(1e-37, 1e37),
+    "growth_factor": Range(1, above=True),
+    "backoff_factor": _FRACTION,
+    "growth_interval": Range(1, whole=True),
 }
 
 #: What cannot be a schedule: it counts when the state is made, or how often something is done.
-UNSCHEDULED = frozenset({"initial_accumulator_value", "d0", "lookahead_steps", "max_precond_dim"})
+UNSCHEDULED = frozenset(
+    {
+        "initial_accumulator_value",
+        "d0",
+        "lookahead_steps",
+        "max_precond_dim",
+        "lr_scale",
+        "swa_start",
+        "swa_every",
+    }
+)
 
 
 def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -> Any:
@@ -103,10 +125,10 @@ def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -
     ----------
     name : str
         The name, as the error shall have it.
-    value : number, tuple of numbers, bool, or callable
+    value : number, tuple of numbers, bool, callable, or None
         What was given.
-    default : number, tuple of numbers or bool
-        The default, whose kind the value must have.
+    default : number, tuple of numbers, bool, or None
+        The default, whose kind the value must have: with None, a number or None.
     schedule : bool
         Whether a callable is accepted.
 
@@ -130,13 +152,13 @@ def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -
             raise TypeError(f"{name} must be True or False, got {value!r}")
         return bool(value)
     schedule = schedule and name not in UNSCHEDULED
-    if callable(value) and schedule:
+    if (callable(value) and schedule) or (value is None and default is None):
         return value
     allowed = RANGES.get(name, _ANY)
     wanted = f"{name} must be {allowed}"
     if isinstance(default, tuple):
         wanted = f"{name} must be {len(default)} values, each {allowed}"
-    wanted += ", or a schedule of such; got " if schedule else "; got "
+    wanted += ", or a schedule of such" * schedule + ", or None" * (default is None) + "; got "
     if isinstance(default, tuple):
         if not isinstance(value, tuple | list) or len(value) != len(default):
             raise TypeError(f"{wanted}{value!r}")
@@ -162,33 +184,25 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-class ParamGroup(MutableMapping[str, Any]):
-    """Parameters with hyperparameters of their own, as a mapping.
+class Settings(Mapping[str, Any]):
+    """Hyperparameters that hold for some leaves: those of their group, or what overrides make of them.
 
-    ``group["lr"] = 1e-4`` takes effect at the next step. Values are checked when they are set. The
-    keys are fixed: the hyperparameters of the optimizer, and "params", which cannot be set.
-
-    Parameters
+    Attributes
     ----------
-    params : array, tree of arrays, or Pack
-        The parameters.
-    values : mapping
-        Hyperparameters.
     defaults : mapping
-        Those that are missing in ``values``, and the kind of each.
+        The kind of each hyperparameter, by example.
+    own : mapping
+        Those that are overridden.
+    lr_scale : float
+        What the learning rate is multiplied by.
     """
 
-    def __init__(self, params: Any, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        self._params = params
-        self.defaults = defaults
-        self._values: dict[str, Any] = {}
-        self._constants: dict[tuple[str, ...], tuple[Any, ...]] = {}
-        #: Set by the optimizer, when it has taken note of a change.
-        self.changed = True
-        for name in values:
-            self._check_name(name)
-        for name, default in defaults.items():
-            self[name] = values.get(name, default)
+    defaults: Mapping[str, Any]
+    own: Mapping[str, Any] = MappingProxyType({})
+    lr_scale = 1.0
+    _values: Mapping[str, Any]
+    #: What needs no second look: to be emptied when a value changes.
+    _constants: dict[tuple[str, ...], tuple[Any, ...]]
 
     @property
     def maximize(self) -> bool:
@@ -205,7 +219,7 @@ class ParamGroup(MutableMapping[str, Any]):
         names : tuple of str
             Which hyperparameters.
         lr : float or None
-            A value in place of the group's own ``lr``.
+            A value in place of their own ``lr``.
         """
         if lr is None and names in self._constants:
             return self._constants[names]
@@ -214,9 +228,10 @@ class ParamGroup(MutableMapping[str, Any]):
         for name in names:
             value = lr if name == "lr" and lr is not None else self._values[name]
             if callable(value):
-                value = check_value(name, value(count), self.defaults[name], schedule=False)
-                constant = False
-            if name == "weight_decay" and self._values["corrected_weight_decay"] != 0.0:
+                value, constant = self._scheduled(name, value, count), False
+            if name == "lr" and self.lr_scale != 1.0:
+                value = check_value("lr", value * self.lr_scale, 0.0, schedule=False)
+            elif name == "weight_decay" and self._values["corrected_weight_decay"] != 0.0:
                 value *= self._corrected(count, lr)
                 constant = False
             values.append(value)
@@ -226,8 +241,77 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _corrected(self, count: int, lr: float | None) -> float:
         """Return the factor on the weight decay that makes it fall with the square of the learning rate."""
-        rate, greatest = self.values_at(count, ("lr", "corrected_weight_decay"), lr)
-        return float(rate / greatest)
+        names = "lr", "corrected_weight_decay"
+        values = self._values["lr"] if lr is None else lr, self._values["corrected_weight_decay"]
+        rate, greatest = (
+            self._scheduled(name, value, count) if callable(value) else value
+            for name, value in zip(names, values, strict=True)
+        )
+        return float(rate / greatest)  # of the schedule: lr_scale has no part in it
+
+    def _scheduled(self, name: str, schedule: Callable[[int], Any], count: int) -> Any:
+        return check_value(name, schedule(count), self.defaults[name] or 0.0, schedule=False)  # not None
+
+    def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what they would be if the group had other values."""
+        return {**self, **values, **self.own}
+
+
+class ParamGroup(Settings, MutableMapping[str, Any]):
+    """Parameters with hyperparameters of their own, as a mapping.
+
+    ``group["lr"] = 1e-4`` takes effect at the next step, on all arrays that do not override it. Values are
+    checked when they are set. The keys are fixed: the hyperparameters of the optimizer, and "params", which
+    cannot be set.
+
+    Parameters
+    ----------
+    params : array, tree of arrays, or Pack
+        The parameters.
+    values : mapping
+        Hyperparameters.
+    defaults : mapping
+        Those that are missing in ``values``, and the kind of each.
+    """
+
+    def __init__(self, params: Any, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self._params = params
+        self.defaults = defaults
+        self._values: dict[str, Any] = {}
+        self._overrides: dict[str, dict[str, Any]] = {}
+        self._caches: list[dict[tuple[str, ...], tuple[Any, ...]]] = []
+        self._constants = self.new_cache()
+        #: Set by the optimizer, when it has taken note of a change.
+        self.changed = True
+        for name in values:
+            self._check_name(name)
+        for name, default in defaults.items():
+            self[name] = values.get(name, default)
+
+    @property
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """What is set for single arrays of the group, by name: a copy.
+
+        It was settled when the group was added, and cannot be changed.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> params = {"w": np.ones((2, 2)), "b": np.ones(2)}
+        >>> opt = fastopt.AdamW(params, no_decay="b", overrides={"*": {"lr_scale": 0.1}})
+        >>> opt.param_groups[0].overrides
+        {'w': {'lr_scale': 0.1}, 'b': {'weight_decay': 0.0, 'lr_scale': 0.1}}
+        """
+        return {name: dict(own) for name, own in self._overrides.items()}
+
+    def set_overrides(self, overrides: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take what overrides have set, to show it."""
+        self._overrides = {name: dict(own) for name, own in overrides.items()}
+
+    def new_cache(self) -> dict[tuple[str, ...], tuple[Any, ...]]:
+        """Return a dict that is emptied whenever a hyperparameter is set."""
+        self._caches.append({})
+        return self._caches[-1]
 
     def _check_name(self, name: str) -> None:
         if name not in self.defaults:
@@ -242,7 +326,8 @@ class ParamGroup(MutableMapping[str, Any]):
             raise ValueError("the params of a group cannot be replaced; add_param_group adds some")
         self._check_name(name)
         self._values[name] = check_value(name, value, self.defaults[name])
-        self._constants.clear()
+        for cache in self._caches:
+            cache.clear()
         self.changed = True
 
     def __delitem__(self, name: str) -> None:

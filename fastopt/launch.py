@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,16 @@ from numpy.typing import NDArray
 
 from fastopt.engine import Batch, Finish, Matrix, MatrixRule, Measurement, Rule, Segment, Workspace
 from fastopt.engine.rows import RowBatch, Touched
-from fastopt.hyperparameters import ParamGroup
+from fastopt.hyperparameters import Settings
 from fastopt.leaf import Leaf
 
 
 class Cohort:
-    """Leaves of one group and rule that have been updated equally often, and carry the same numbers."""
+    """Leaves of one rule and the same settings, updated equally often, that carry the same numbers."""
 
     __slots__ = ("carry", "carry_next", "group", "leaves", "rule", "step")
 
-    def __init__(
-        self, group: ParamGroup, rule: Rule | MatrixRule, step: int, carry: tuple[float, ...]
-    ) -> None:
+    def __init__(self, group: Settings, rule: Rule | MatrixRule, step: int, carry: tuple[float, ...]) -> None:
         self.group, self.rule, self.step = group, rule, step
         self.carry = self.carry_next = carry
         self.leaves: list[Leaf] = []
@@ -36,6 +35,30 @@ class Cohort:
 
 #: A leaf that takes part in a step: its number among those that do, the leaf, its cohort.
 Member = tuple[int, Leaf, Cohort]
+#: The factors on the gradients of a step, by the number of the leaf.
+Factors = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the leaves of a step are updated.
+
+    Parameters
+    ----------
+    packed : bool
+        Whether the gradients are those of their packs. Else they are set at each step.
+    threads : int
+        The most threads that a launch may use.
+    apart : bool
+        Whether each leaf has a factor on its gradient.
+    clears : bool
+        Whether the gradients are set to zero.
+    """
+
+    packed: bool
+    threads: int
+    apart: bool = False
+    clears: bool = False
 
 
 class Launch:
@@ -47,33 +70,38 @@ class Launch:
         Their rule.
     members : sequence of Member
         The leaves, none of them empty.
-    packed : bool
-        Whether the gradients are those of their packs. Else they are set at each step.
-    threads : int
-        The most threads that it may use.
+    manner : Manner
+        How they are updated.
     """
 
-    def __init__(self, rule: Rule, members: Sequence[Member], packed: bool, threads: int) -> None:
-        self.rule, self._threads = rule, threads
+    def __init__(self, rule: Rule, members: Sequence[Member], manner: Manner) -> None:
+        self.rule, self._manner = rule, manner
         self.cohorts = list(dict.fromkeys(cohort for _, _, cohort in members))
         rows = {cohort: row for row, cohort in enumerate(self.cohorts)}
+        # Where each leaf has a factor of its own, rows of its own follow those of the cohorts.
+        self._own = np.array([rows[cohort] for _, _, cohort in members if manner.apart], np.intp)
+        self._members = np.array([position for position, _, _ in members])
+        self._multipliers = [1.0] * len(self.cohorts)
+        self._factors: Factors | None = None
+        self.n_rows = len(self.cohorts) + len(self._own)
         positions: list[int] = []
         offsets: list[int] = []
         segments: list[Segment] = []
-        for position, leaf, cohort in members:
+        for number, (position, leaf, cohort) in enumerate(members):
+            row = len(self.cohorts) + number if manner.apart else rows[cohort]
             for begin, end in self.parts(leaf):
-                grad = leaf.grad if packed else None
+                grad = leaf.grad if manner.packed else None
                 flat_grad = None if grad is None else grad.reshape(-1, order="A")
                 state = [leaf.state[name] for name in rule.state]
                 whole = end - begin == leaf.flat.size
                 segments.append(
-                    (leaf.flat, flat_grad, state, rows[cohort])
+                    (leaf.flat, flat_grad, state, row)
                     if whole
                     else (
                         leaf.flat[begin:end],
                         None if flat_grad is None else flat_grad[begin:end],
                         [buffer[begin:end] for buffer in state],
-                        rows[cohort],
+                        row,
                     )
                 )
                 positions.append(position)
@@ -87,21 +115,25 @@ class Launch:
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
         """Make the batch."""
-        self.batch = Batch(self.rule, segments, len(self.cohorts), self._threads)
+        self.batch = Batch(self.rule, segments, self.n_rows, self._manner.threads, self._manner.clears)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Set where the gradients are, of all leaves that take part in the step."""
         self.batch.set_gradients(addresses[self._positions] + self._offsets)
 
-    def set_scalars(self, count: int, multiplier: float, lr: float | None) -> None:
+    def set_scalars(
+        self, count: int, multiplier: float, lr: float | None, factors: Factors | None = None
+    ) -> None:
         """Compute the scalars of a step, in double.
 
         Schedules are asked for the ``count`` of steps that the optimizer has taken; the rules, for the
-        number of the update of their own leaves.
+        number of the update of their own leaves. The gradients are multiplied by ``multiplier``, and each by
+        its own factor.
         """
-        rule = self.rule
+        rule, self._factors = self.rule, factors
         for row, cohort in enumerate(self.cohorts):
             group = cohort.group
+            self._multipliers[row] = own = -multiplier if group.maximize else multiplier
             scalars = group.values_at(count, rule.hyperparameters, lr)
             if rule.scalars is None:
                 pass
@@ -109,7 +141,16 @@ class Launch:
                 cohort.carry_next, scalars = rule.scalars(cohort.step + 1, *cohort.carry, *scalars)
             else:
                 scalars = rule.scalars(cohort.step + 1, *scalars)
-            self.batch.set_scalars(row, -multiplier if group.maximize else multiplier, scalars)
+            self.batch.set_scalars(row, own, scalars)
+        if factors is not None:
+            self.spread(self.batch.scalars)
+
+    def spread(self, scalars: NDArray[np.floating]) -> None:
+        """Copy the cohorts' rows of scalars to the rows of their leaves, with each one's own factor."""
+        if self._factors is not None:
+            own = scalars[len(self.cohorts) :]
+            own[...] = scalars[self._own]
+            own[:, 0] = np.array(self._multipliers)[self._own] * self._factors[self._members]
 
     def measure(self) -> None:
         """Do what must be known before the update."""
@@ -126,7 +167,7 @@ class RowsLaunch(Launch):
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
         widths = [leaf.flat.size // leaf.shape[0] for leaf in leaves]
-        self.batch = RowBatch(self.rule, segments, widths, len(self.cohorts), self._threads)
+        self.batch = RowBatch(self.rule, segments, widths, self.n_rows, self._manner.threads)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Do nothing: where the gradients are is said of each row."""
@@ -140,24 +181,27 @@ class MeasuringLaunch(Launch):
     """What launches of rules that measure have in common."""
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
-        self.measurement = Measurement(self.rule, segments, len(self.cohorts), self._threads)
+        self.measurement = Measurement(self.rule, segments, self.n_rows, self._manner.threads)
         self.size = sum(segment[0].size for segment in segments)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         super().set_gradients(addresses)
         self.measurement.set_gradients(addresses[self._positions] + self._offsets)
 
-    def set_scalars(self, count: int, multiplier: float, lr: float | None) -> None:
-        measure = self.rule.measure
+    def set_scalars(
+        self, count: int, multiplier: float, lr: float | None, factors: Factors | None = None
+    ) -> None:
+        measure, self._factors = self.rule.measure, factors
         assert measure is not None
         for row, cohort in enumerate(self.cohorts):
-            own = -multiplier if cohort.group.maximize else multiplier
+            self._multipliers[row] = own = -multiplier if cohort.group.maximize else multiplier
             scalars = cohort.group.values_at(count, self.rule.measured_with, lr)
             if measure.scalars is not None:
                 carry = cohort.carry if measure.over == "all" else ()
                 scalars = measure.scalars(cohort.step + 1, *carry, *scalars)
             self.measurement.set_scalars(row, own, scalars)
             self.set_inputs(row, cohort, own, cohort.group.values_at(count, self.rule.scalars_of, lr))
+        self.spread(self.measurement.scalars)
 
     def set_inputs(self, row: int, cohort: Cohort, multiplier: float, values: tuple[Any, ...]) -> None:
         """Take what the scalars of a row's update depend on, apart from what is measured."""
@@ -189,16 +233,19 @@ class TensorLaunch(MeasuringLaunch):
             for i in range(len(self.parts(leaf)))
         ]
         apart = [(*segment[:3], row) for row, segment in enumerate(segments)]
-        self.batch = Batch(self.rule, apart, len(apart), self._threads)
+        self.batch = Batch(self.rule, apart, len(apart), self._manner.threads, self._manner.clears)
         self._kinds: tuple[int, ...] | None = None
         self._carried = carried
 
-    def set_scalars(self, count: int, multiplier: float, lr: float | None) -> None:
+    def set_scalars(
+        self, count: int, multiplier: float, lr: float | None, factors: Factors | None = None
+    ) -> None:
         if self._kinds is None:
             values = self.cohorts[0].group.values_at(count, self.rule.scalars_of, lr)
             self._kinds = tuple(len(value) if isinstance(value, tuple) else 0 for value in values)
-            self._finish = Finish(self.measurement, self._carried, self._kinds, len(self.cohorts))
-        super().set_scalars(count, multiplier, lr)
+            self._finish = Finish(self.measurement, self._carried, self._kinds, self.n_rows)
+        super().set_scalars(count, multiplier, lr, factors)
+        self.spread(self._finish.inputs)
 
     def set_inputs(self, row: int, cohort: Cohort, multiplier: float, values: tuple[Any, ...]) -> None:
         numbers = [n for value in values for n in (value if isinstance(value, tuple) else (value,))]
@@ -229,20 +276,21 @@ class GlobalLaunch(MeasuringLaunch):
             if self.rule.carry:
                 cohort.carry_next, scalars = scalars
             self.batch.scalars[row] = multiplier, *scalars
+        self.spread(self.batch.scalars)
 
 
 class MatrixLaunch:
     """Leaves of a rule for matrices, one after the other. See :class:`Launch`."""
 
-    def __init__(self, rule: MatrixRule, members: Sequence[Member], packed: bool, threads: int) -> None:
+    def __init__(self, rule: MatrixRule, members: Sequence[Member], manner: Manner) -> None:
         self.rule = rule
-        workspace = Workspace(threads)
+        workspace = Workspace(manner.threads)
         # The largest first: the others share its scratch memory.
         self._members = sorted(members, key=lambda member: -member[1].flat.size)
         self._matrices = []
         for _, leaf, _ in self._members:
-            grad = None if not packed or leaf.grad is None else leaf.grad.reshape(-1, order="A")
-            matrix = Matrix(rule, leaf.flat, leaf.shaped, grad, leaf.values(), workspace)
+            grad = None if not manner.packed or leaf.grad is None else leaf.grad.reshape(-1, order="A")
+            matrix = Matrix(rule, leaf.flat, leaf.shaped, grad, leaf.values(), workspace, manner.clears)
             self._matrices.append(matrix)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
@@ -250,14 +298,18 @@ class MatrixLaunch:
         for matrix, (position, _, _) in zip(self._matrices, self._members, strict=True):
             matrix.set_gradient(int(addresses[position]))
 
-    def set_scalars(self, count: int, multiplier: float, lr: float | None) -> None:
+    def set_scalars(
+        self, count: int, multiplier: float, lr: float | None, factors: Factors | None = None
+    ) -> None:
         """Compute the scalars of a step."""
         values = {
             cohort: cohort.group.values_at(count, self.rule.hyperparameters, lr)
             for cohort in dict.fromkeys(cohort for _, _, cohort in self._members)
         }
-        for matrix, (_, _, cohort) in zip(self._matrices, self._members, strict=True):
+        for matrix, (position, _, cohort) in zip(self._matrices, self._members, strict=True):
             own = -multiplier if cohort.group.maximize else multiplier
+            if factors is not None:
+                own *= float(factors[position])
             matrix.set_scalars(cohort.step + 1, own, values[cohort])
 
     def run(self) -> None:
@@ -267,13 +319,13 @@ class MatrixLaunch:
 
 
 def launch(
-    rule: Rule | MatrixRule, members: Sequence[Member], packed: bool, threads: int, rows: bool = False
+    rule: Rule | MatrixRule, members: Sequence[Member], manner: Manner, rows: bool = False
 ) -> Launch | MatrixLaunch:
     """Return the launch of a rule's leaves, which are given whole gradients, or rows."""
     if isinstance(rule, MatrixRule):
-        return MatrixLaunch(rule, members, packed, threads)
+        return MatrixLaunch(rule, members, manner)
     if rule.measure is None:
         kind = RowsLaunch if rows else Launch
     else:
         kind = GlobalLaunch if rule.measure.over == "all" else TensorLaunch
-    return kind(rule, members, packed, threads)
+    return kind(rule, members, manner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.memory import aligned_zeros, self_overlapping
-from fastopt.packing import check_array
+from fastopt.hyperparameters import Settings
 
 Array = NDArray[np.floating]
 
@@ -29,6 +29,10 @@ class Leaf:
         The user's array.
     grad : ndarray or None
         Where its gradients are, in a pack.
+    group : Settings
+        The hyperparameters that hold for it: its group's, or what overrides make of them.
+    frozen : bool
+        Whether it is never updated. Then it has no rule and no state.
     flat : ndarray of shape (size,)
         Its values as the engine updates them: its own memory, or the staging buffer.
     rule : Rule or MatrixRule
@@ -41,8 +45,11 @@ class Leaf:
         Number of updates, as of the last time that the leaves were arranged.
     """
 
-    def __init__(self, place: str, array: Array, grad: Array | None) -> None:
+    def __init__(
+        self, place: str, array: Array, grad: Array | None, group: Settings, frozen: bool = False
+    ) -> None:
         self.place, self.array, self.grad = place, array, grad
+        self.group, self.frozen = group, frozen
         self.shape, self.dtype = array.shape, array.dtype
         plain = np.asarray(array)  # a memory map, a matrix
         self.staged = not (plain.flags.forc and plain.flags.aligned)
@@ -134,9 +141,15 @@ class Leaf:
         return self._grad_staging
 
 
-def check_parameter(array: Any, place: str) -> None:
+def numbered(leaves: Sequence[Leaf]) -> tuple[list[Settings], list[int]]:
+    """Return the settings that hold for leaves, each once, and for each leaf the number of its own."""
+    found = {id(leaf.group): leaf.group for leaf in leaves}
+    numbers = {key: number for number, key in enumerate(found)}
+    return list(found.values()), [numbers[id(leaf.group)] for leaf in leaves]
+
+
+def check_updatable(array: Array, place: str) -> None:
     """Raise an error that names ``place`` unless ``array`` can be updated in place."""
-    check_array(array, place)
     if not array.flags.writeable:
         raise ValueError(f"{place} must be writeable, got a read-only array")
     if self_overlapping(array):

@@ -1,28 +1,36 @@
-"""What can be added to any rule: cautious updates, averages of the parameters, Lookahead."""
+"""What can be added to any rule: clipped gradients, cautious updates, averages of the parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from fastopt.engine import Batch, MatrixRule, Measure, Rule
+from fastopt.averaged import AVERAGES, has_own_pass, wanted_averages, with_averages, with_ema, with_swa
+from fastopt.engine import MatrixRule, Measure, Rule
 from fastopt.engine.compiled import defined
-from fastopt.launch import Cohort
+from fastopt.wrapping import arguments, explicit, listed, own, with_scalars, with_state
 
 #: The modifiers of every optimizer, and their defaults: all off.
 DEFAULTS: Mapping[str, Any] = {
+    "max_grad_value": None,
     "cautious": False,
     "cautious_weight_decay": False,
     "corrected_weight_decay": 0.0,
     "ema_decay": 0.0,
+    "ema_warmup": False,
+    "swa_start": None,
+    "swa_every": 1.0,
     "lookahead_steps": 0.0,
     "lookahead_alpha": 0.5,
 }
 
 #: What a kernel in a user's own compiled code cannot do: it concerns several steps, or the gradients' sign.
 OUTSIDE = ("maximize", "corrected_weight_decay", "lookahead_steps")
+
+#: Those that need whole arrays, not some rows of them.
+NOT_BY_ROWS = tuple(name for name in DEFAULTS if name != "max_grad_value")
 
 
 def modified(rule: Rule | MatrixRule, group: Mapping[str, Any], name: str) -> Rule | MatrixRule:
@@ -43,49 +51,55 @@ def modified(rule: Rule | MatrixRule, group: Mapping[str, Any], name: str) -> Ru
         If the rule cannot be modified so.
     """
     cautious, by_sign = group["cautious"], group["cautious_weight_decay"]
-    averaged, slow = group["ema_decay"] != 0.0, group["lookahead_steps"] != 0.0
-    if not (cautious or by_sign or averaged or slow):
+    averages, clipped = wanted_averages(group), group["max_grad_value"] is not None
+    if not (cautious or by_sign or averages or clipped):
         return rule
+    wanted = ", ".join(f"{each}=True" for each in ("cautious", "cautious_weight_decay") if group[each])
     if isinstance(rule, MatrixRule):
-        raise ValueError(f"{name} works on matrices, which the modifiers do not: {_chosen(group)}")
-    if cautious or by_sign:
+        if wanted:
+            raise ValueError(f"{name} works on whole matrices, not on their elements: no {wanted}")
+        return _modified_matrix(rule, averages, clipped)
+    if wanted:
         if rule.decay is None:
-            raise ValueError(f"{name} has no step apart from its parameters: no {_chosen(group)}")
+            raise ValueError(f"{name} has no step apart from its parameters: no {wanted}")
         if cautious and (rule.measure is not None or rule.carry):
             raise ValueError(f"{name} knows its scalars only after a pass of its own: no cautious=True")
         if by_sign and rule.decay != "decoupled":
             raise ValueError(f"{name} has no decoupled weight decay: no cautious_weight_decay=True")
-    return _modified(rule, cautious, by_sign, averaged, slow)
+    return _modified(rule, cautious, by_sign, averages, "ema" in averages and group["ema_warmup"], clipped)
 
 
-def _chosen(group: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={group[key]!r}" for key, default in DEFAULTS.items() if group[key] != default)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return "".join(f"{name}, " for name in names)
+def check_kernel(rule: Rule | MatrixRule, values: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a modifier takes place outside of what a kernel of the rule does."""
+    outside = [name for name in OUTSIDE if values[name] != DEFAULTS.get(name, False)]
+    outside += [AVERAGES[name] for name in wanted_averages(values) if has_own_pass(rule, name)]
+    for name in outside:
+        raise ValueError(f"a kernel cannot have {name}: it takes place outside of the update")
 
 
 @cache
-def _modified(rule: Rule, cautious: bool, by_sign: bool, averaged: bool, slow: bool) -> Rule:
-    made = _explicit(rule)
+def _modified(
+    rule: Rule, cautious: bool, by_sign: bool, averages: tuple[str, ...], warm: bool, clipped: bool
+) -> Rule:
+    made = explicit(rule)
     if cautious or by_sign:
         made = _apart(made, cautious, by_sign)
-    if averaged:
-        made = _averaged(made)
-    return _with_state(made, "slow") if slow else made
+    if "ema" in averages:
+        made = with_ema(made, warm)
+    if "swa" in averages:
+        made = with_swa(made)
+    if "slow" in averages:
+        made = with_state(made, "slow")
+    return _clipped(made) if clipped else made  # the outermost: all others see what it has clipped
 
 
-def _explicit(rule: Rule) -> Rule:
-    """Return the rule with functions of the hyperparameters for all of its scalars."""
+@cache
+def _modified_matrix(rule: MatrixRule, averages: tuple[str, ...], clipped: bool) -> MatrixRule:
+    made = with_averages(rule, averages)
+    return _clipped_matrix(made) if clipped else made
 
-    def plain(names: tuple[str, ...]) -> Any:
-        return defined("scalars", f"step, {_listed(names)}", [f"return ({_listed(names)})"])
 
-    measure = rule.measure
-    if measure is not None and measure.scalars is None:
-        measure = replace(measure, scalars=plain(rule.measured_with))
-    return replace(rule, measure=measure, scalars=rule.scalars or plain(rule.scalars_of))
+# Cautious updates.
 
 
 def _apart(rule: Rule, cautious: bool, by_sign: bool) -> Rule:
@@ -94,10 +108,10 @@ def _apart(rule: Rule, cautious: bool, by_sign: bool) -> Rule:
     A rule's step does not depend on the parameter but for the weight decay. So with a parameter of zero, and
     no decay, a rule returns its step, not rounded to the parameter's size.
     """
-    arguments = f"p, g, {_listed(rule.state)}{_own(rule.n_scalars)}zero, one, decay, "
+    taken = f"{arguments(rule)}zero, one, decay, "
     body = [
         "total = g + decay * p" if rule.decay == "coupled" else "total = g",
-        f"new = _rule(zero, total, {_listed(rule.state)}{_own(rule.n_scalars)})",
+        f"new = _rule(zero, total, {listed(rule.state)}{own(rule.n_scalars)})",
         f"step = -new{'[0]' if rule.written else ''}",
     ]
     moved, shrunk = "step", "decay * p"
@@ -111,123 +125,81 @@ def _apart(rule: Rule, cautious: bool, by_sign: bool) -> Rule:
     prefix = "cautious_" if cautious else ""
     last = "scale, " if cautious else ""
     names: dict[str, Any] = {"_rule": rule.function}
-    function = defined(f"{prefix}{rule.name}", arguments + last, [*body, f"return {new}{kept}"], **names)
+    function = defined(f"{prefix}{rule.name}", taken + last, [*body, f"return {new}{kept}"], **names)
 
     # The scalars of the rule without decay, and then the decay by itself.
     hyper = rule.scalars_of
     needed = hyper if rule.decay == "none" else tuple(dict.fromkeys((*hyper, "lr", "weight_decay")))
     decay = {"none": "0.0", "coupled": "weight_decay", "decoupled": "lr * weight_decay"}[rule.decay or "none"]
-    carry, kept = _listed(rule.carry), "kept, " if rule.carry else ""
-    values = _listed(tuple("0.0" if name == "weight_decay" else name for name in hyper))
+    carry, kept = listed(rule.carry), "kept, " if rule.carry else ""
+    values = listed(tuple("0.0" if name == "weight_decay" else name for name in hyper))
     first = f"{kept}own = _scalars(step, {carry}{values})"
     result = f"*own, 0.0, 1.0, {decay}"
     names = {"_scalars": rule.scalars}
     if not cautious:
         lines = [first, f"return {kept}({result})"]
-        scalars = defined("scalars", f"step, {carry}{_listed(needed)}", lines, **names)
+        scalars = defined("scalars", f"step, {carry}{listed(needed)}", lines, **names)
         return replace(rule, function=function, scalars=scalars)
     agreeing = [*body, "return one if step * total > zero else zero"]
     measure = Measure(
-        defined(f"{prefix}{rule.name}_measure", arguments, agreeing, _rule=rule.function),
+        defined(f"{prefix}{rule.name}_measure", taken, agreeing, _rule=rule.function),
         ("sum",),
-        defined("scalars", f"step, {_listed(needed)}", [first, f"return ({result})"], **names),
+        defined("scalars", f"step, {listed(needed)}", [first, f"return ({result})"], **names),
     )
     # As in the authors' code: what is left is enlarged by the share that is left, but not without limit.
     scale = "1.0 / max(agreeing / size, 0.001)"
     lines = [first, f"return ({result}, {scale})"]
-    scalars = defined("scalars", f"step, size, agreeing, {_listed(needed)}", lines, **names)
+    scalars = defined("scalars", f"step, size, agreeing, {listed(needed)}", lines, **names)
     return replace(rule, function=function, scalars=scalars, measure=measure)
 
 
-def _averaged(rule: Rule) -> Rule:
-    """Return a rule that also keeps an exponential average of the parameters."""
-    new = "new[0]" if rule.written else "new"
-    rest = "".join(f"new[{k + 1}], " for k in range(len(rule.written)))
-    function = defined(
-        f"averaged_{rule.name}",
-        f"p, g, {_listed(rule.state)}ema, {_own(rule.n_scalars)}ema_kept, ema_rest",
-        [
-            f"new = _rule(p, g, {_listed(rule.state)}{_own(rule.n_scalars)})",
-            f"p = {new}",
-            f"return p, {rest}ema_kept * ema + ema_rest * p",
-        ],
-        _rule=rule.function,
-    )
-    before = ["step"]
-    if rule.measure is not None:
-        before += ["size", *(f"sum{k}" for k in range(len(rule.measure.sums)))]
-    arguments, kept = _listed((*before, *rule.carry, *rule.scalars_of)), "kept, " if rule.carry else ""
-    lines = [
-        f"{kept}own = _scalars({arguments})",
-        f"return {kept}(*own, ema_decay, 1.0 - ema_decay)",
-    ]
-    scalars = defined("scalars", f"{arguments}ema_decay", lines, _scalars=rule.scalars)
-    written = (*rule.written, "ema")
-    return replace(_with_state(rule, "ema"), function=function, scalars=scalars, writes=written)
+# Clipping.
 
 
-def _with_state(rule: Rule, name: str) -> Rule:
-    """Return a rule with a further state buffer, which it neither reads nor writes."""
+def clip(g: Any, limit: Any) -> Any:
+    """Return a gradient that is within the limit on both sides. NaN stays."""
+    return limit if g > limit else (-limit if g < -limit else g)
 
-    def widened(function: Any, n_scalars: int) -> Any:
-        arguments = f"p, g, {_listed(rule.state)}{name}, {_own(n_scalars)}"
-        line = f"return _rule(p, g, {_listed(rule.state)}{_own(n_scalars)})"
-        return defined(function.__name__, arguments, [line], _rule=function)
 
+def _clipping(function: Any, taken: str) -> Any:
+    """Return a function that clips the gradient, by its last scalar, and goes on with another function."""
+    line = f"return _rule({taken.replace('g, ', '_clip(g, limit), ', 1)})"
+    return defined(f"clipped_{function.__name__}", f"{taken}limit, ", [line], _rule=function, _clip=clip)
+
+
+def _clipped(rule: Rule) -> Rule:
+    """Return a rule that clips each element of the gradient."""
     measure = rule.measure
     if measure is not None:
-        measure = replace(measure, function=widened(measure.function, rule.n_measure_scalars))
-    function = widened(rule.function, rule.n_scalars)
-    return replace(rule, function=function, state=(*rule.state, name), measure=measure, writes=rule.written)
+        before = listed(("step", *(rule.carry if measure.over == "all" else ())))
+        hyper = listed(rule.measured_with)
+        measure = replace(
+            measure,
+            function=_clipping(measure.function, f"p, g, {listed(rule.state)}{own(rule.n_measure_scalars)}"),
+            scalars=defined(
+                "scalars",
+                f"{before}{hyper}max_grad_value, ",
+                [f"return (*_scalars({before}{hyper}), max_grad_value)"],
+                _scalars=measure.scalars,
+            ),
+        )
+    made = with_scalars(rule, ("max_grad_value",), "max_grad_value")
+    function = _clipping(rule.function, arguments(rule))
+    return replace(made, function=function, measure=measure, writes=rule.written)
 
 
-def _move_slowly(p: Any, g: Any, slow: Any, alpha: Any) -> Any:
-    slow = slow + alpha * (p - slow)
-    return slow, slow
-
-
-_MOVE_SLOWLY = Rule(_move_slowly, ("slow",))
-
-
-class Lookahead:
-    """Sets parameters back to their slow copies, every few steps.
-
-    Parameters
-    ----------
-    cohorts : sequence of Cohort
-        The leaves that are updated together, of groups that ask for it.
-    threads : int
-        The most threads that it may use.
-    """
-
-    def __init__(self, cohorts: Sequence[Cohort], threads: int) -> None:
-        self._batches: list[tuple[Cohort, Batch]] = []
-        self._due: list[Batch] = []
-        for cohort in cohorts:
-            leaves = [leaf for leaf in cohort.leaves if leaf.flat.size]
-            for dtype in {leaf.dtype for leaf in leaves}:
-                # The gradient is not read: the slow copy stands in its place.
-                segments = [
-                    (leaf.flat, leaf.state["slow"], [leaf.state["slow"]], 0)
-                    for leaf in leaves
-                    if leaf.dtype == dtype
-                ]
-                self._batches.append((cohort, Batch(_MOVE_SLOWLY, segments, 1, threads)))
-
-    def set_scalars(self, count: int) -> None:
-        """See whose time has come. ``count`` is the number of steps that the optimizer has taken."""
-        self._due = []
-        for cohort, batch in self._batches:
-            if (cohort.step + 1) % cohort.group["lookahead_steps"] == 0:
-                batch.set_scalars(0, 1.0, cohort.group.values_at(count, ("lookahead_alpha",), None))
-                self._due.append(batch)
-
-    def run(self) -> None:
-        """Move those whose time has come."""
-        for batch in self._due:
-            batch.run()
-
-
-def _own(n_scalars: int) -> str:
-    """Return names for the scalars of a rule that is wrapped."""
-    return _listed(tuple(f"s{k}" for k in range(n_scalars)))
+def _clipped_matrix(rule: MatrixRule) -> MatrixRule:
+    """Return a rule that clips each element of the gradient as it gathers it."""
+    gather, hyper = rule.gather, listed(rule.hyperparameters)
+    first = gather.n_scalars
+    scalars = defined(
+        "scalars",
+        f"step, shape, {hyper}max_grad_value, ",
+        [
+            f"own = ({hyper})" if rule.scalars is None else f"own = _scalars(step, shape, {hyper})",
+            f"return (*own[:{first}], max_grad_value, *own[{first}:])",
+        ],
+        _scalars=rule.scalars,
+    )
+    gather = replace(gather, function=_clipping(gather.function, arguments(gather)), writes=gather.written)
+    return replace(rule, gather=gather, scalars=scalars)

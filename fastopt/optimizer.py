@@ -7,20 +7,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastopt.accumulation import Accumulator
 from fastopt.arrangement import Arrangement
+from fastopt.averaging import Averaging
+from fastopt.checkpoint import expect_keys
 from fastopt.engine import available_threads
+from fastopt.grad_scaler import GradScaler
 from fastopt.gradients import GivenGradients
 from fastopt.grouped import is_group
+from fastopt.guard import Guard, combined
 from fastopt.hyperparameters import check_value
 from fastopt.options import Options, StepOptions
 from fastopt.packing import Pack
-from fastopt.stateful import Stateful
-from fastopt.tree import describe, plural
+from fastopt.rows import Rows
+from fastopt.tree import plural
 
 __all__ = ["Optimizer", "Options"]
 
 
-class Optimizer(Stateful):
+class Optimizer(Averaging):
     r"""Updates parameters in place. The base of all algorithms, and of a user's own.
 
     A subclass states its rule and its defaults; see the example.
@@ -36,6 +41,21 @@ class Optimizer(Stateful):
         The result is the same, bit for bit, for any number.
     maximize : bool
         Ascend instead of descend.
+    no_decay : str, callable, or list of such, optional
+        The arrays that have no weight decay: a pattern of names, such as ``"*.b"``, a function
+        ``(name, array) -> bool``, or several of them. The name of an array is the way to it in its tree, with
+        dots: ``"layers.0.w"``; that of a sole array is empty. ``*`` stands for anything, dots too.
+    frozen : str, callable, or list of such, optional
+        The arrays that are never updated. They have no state, and their gradients are ignored.
+    overrides : dict, optional
+        Hyperparameters of some arrays only: ``{"head.*": {"lr": 1e-2}}``, by patterns, functions, or tuples
+        of such. There are two more: ``lr_scale`` multiplies the learning rate, whatever it is in a step, and
+        ``frozen`` is True or False. Later entries win over earlier ones, and over ``no_decay``,
+        ``frozen`` and the groups. A group can have all three options, which then count after
+        the optimizer's. They are settled when a group is added: see its ``overrides``.
+    max_grad_value : float or schedule, optional
+        Clip each element of the gradient to within plus and minus this, after it was divided by its scale
+        and clipped by its norm. NaN stays NaN. By default, none.
     cautious : bool
         Leave out the steps of those elements whose step and gradient disagree in sign, and enlarge the
         others of their array by the share that is left, at most a thousandfold [1]_.
@@ -46,12 +66,45 @@ class Optimizer(Stateful):
         :math:`\eta_t / \eta_{max}` (AdamC, for layers that are followed by a normalization) [3]_. 0 for none.
     ema_decay : float or schedule
         Keep an exponential average of the parameters in the state ``ema``: its share that is kept at each
-        step. It starts with the parameters. 0 for none.
+        step. It starts with the parameters, and is taken before Lookahead sets them back. 0 for none. See
+        :meth:`averages` and :meth:`averaged_parameters`.
+    ema_warmup : bool
+        In step :math:`t` of an array, keep no more than :math:`(1 + t) / (10 + t)`, so that the average soon
+        forgets where it started: TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    swa_start : int, optional
+        Stochastic weight averaging [5]_: after so many steps of an array, keep the mean of its parameters
+        in the state ``swa``. In a loop over ``range(n)``, those count that are there after the steps
+        ``i >= swa_start``, before Lookahead sets them back. By default, none.
+    swa_every : int
+        How many steps from one that counts to the next.
     lookahead_steps : int
         Lookahead [4]_: after so many steps of an array, its slow copy, the state ``slow``, moves towards the
         parameters, and they are set back to it. 0 for none.
     lookahead_alpha : float or schedule
         How far the slow copy moves, from 0 to 1.
+    max_grad_norm : float or schedule, optional
+        Clip the gradients to this norm, that of all groups together: where it is greater, all are multiplied
+        by ``max_grad_norm / (norm + 1e-6)``, as by torch.nn.utils.clip_grad_norm_. ``math.inf`` clips
+        nothing, and still makes :attr:`grad_norm` known.
+    grad_norm_over : {"all", "tensor"}
+        With "tensor", each array is clipped by its own norm.
+    skip_nonfinite : bool
+        Leave out a step if a gradient is not finite: nothing is written, and no step is counted.
+        :attr:`skipped_nonfinite` counts them.
+    skip_outliers : float, optional
+        Leave out a step, likewise, if the norm of its gradients is more than so many standard deviations
+        above the mean of the latest 128 norms, from when there are 64. :attr:`skipped_outliers` counts them.
+    max_skips : int, optional
+        How many steps in a row may be left out. One more raises a FloatingPointError.
+    grad_scaler : GradScaler, optional
+        Finds the scale of the loss, by which the gradients are divided. It implies ``skip_nonfinite``.
+    accumulate : int
+        Update once in so many steps, by the mean of their gradients. Those that are given to :meth:`step` are
+        added up: in the gradients of the pack, else in buffers of their own. Those of a pack that are not
+        given must be *added* to its gradients; from one update to the next, :meth:`zero_grad` does nothing.
+    zero_grads : bool
+        Set the gradients to zero in the same pass, those of the pack or those that are given; also
+        if the step is left out.
     **hyperparameters
         Numbers, or schedules: functions of the number of steps already taken.
 
@@ -59,8 +112,14 @@ class Optimizer(Stateful):
     ------
     TypeError, ValueError
         If an array is not float32 or float64, is read-only, shares memory with another, or a
-        hyperparameter is of another kind or out of range, or the algorithm cannot be modified as asked.
-        The message names it.
+        hyperparameter is of another kind or out of range, or the algorithm cannot be modified as asked, or
+        a pattern fits no name. The message names it.
+
+    Notes
+    -----
+    In one step, the gradients are added up, divided by their scale, and looked at as a whole: a step that
+    is to be left out ends here. Then they are clipped by their norm, then by their values, then the rule has
+    them. Norms are added up in double, in one order for any number of threads.
 
     References
     ----------
@@ -69,6 +128,8 @@ class Optimizer(Stateful):
     .. [2] Chen et al., Cautious Weight Decay, arXiv:2510.12402, 2025.
     .. [3] Defazio, Why Gradients Rapidly Increase Near the End of Training, arXiv:2506.02285, 2025.
     .. [4] Zhang et al., Lookahead Optimizer: k steps forward, 1 step back, arXiv:1907.08610, 2019.
+    .. [5] Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization,
+       arXiv:1803.05407, 2018.
 
     Examples
     --------
@@ -93,8 +154,10 @@ class Optimizer(Stateful):
     def __init__(self, params: Any, **options: Any) -> None:
         known = self._known_defaults()
         for name in options.keys() - known.keys() - StepOptions.names:
+            every = ", ".join(sorted({*known, *StepOptions.names} - self.defaults.keys()))
             raise TypeError(
-                f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(known)}"
+                f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(self.defaults)}; "
+                f"and every optimizer has {every}"
             )
         step_options = StepOptions(**{name: options.pop(name) for name in StepOptions.names & options.keys()})
         chosen = {
@@ -102,8 +165,12 @@ class Optimizer(Stateful):
         }
         several = isinstance(params, list | tuple) and len(params) > 0 and all(map(is_group, params))
         self._begin(chosen, step_options, sole=not several)
-        for group in params if several else [{"params": params}]:
-            self._add(group)
+        self._add_all(params if several else [{"params": params}])
+
+    def _begin(self, defaults: dict[str, Any], options: StepOptions, sole: bool) -> None:
+        super()._begin(defaults, options, sole)
+        self._guard = Guard(options)
+        self._accumulator = Accumulator(options.accumulate, options.zero_grads)
 
     @property
     def max_threads(self) -> int:
@@ -123,10 +190,11 @@ class Optimizer(Stateful):
         grads : array, or tree of arrays in the structure of the parameters, optional
             The gradients, with the parameters' shapes and dtypes. None in the place of an array means that
             there is no gradient: its parameter and state stay as they are. :class:`fastopt.Rows` in its
-            place are gradients of some rows only. With groups, a list of one tree a group. By default the
-            gradients of the pack.
+            place are gradients of some rows only. What is in the place of a frozen array is ignored. With
+            groups, a list of one tree a group. By default the gradients of the pack.
         lr : float, optional
-            Learning rate of this step, in place of those of the groups.
+            Learning rate of this step, in place of those of the groups and overrides; ``lr_scale`` still
+            multiplies it.
         grad_scale : float
             What the gradients have been multiplied by (loss scaling), from 1e-37 to 1e37; they are divided
             by it.
@@ -136,63 +204,135 @@ class Optimizer(Stateful):
         TypeError, ValueError
             If the gradients do not fit the parameters, or an argument, or the value of
             a schedule, is out of range. Nothing is written then.
+        FloatingPointError
+            If more than ``max_skips`` steps in a row were left out.
+        RuntimeError
+            Inside :meth:`averaged_parameters`.
         """
-        for group in self._groups:
-            if group.mapping.changed:
-                self._take_note(group)
-        if grads is None:
-            arrangement = self._arrangement
-            if arrangement is None or arrangement.present is not None:
-                arrangement = self._arrange_own()
-            copies, given = _NOTHING, _NOTHING
-        else:
-            given = self._leaves_of(grads)  # held until the end: what follows knows only addresses
-            arrangement, copies = self._arrange_given(given)
-        multiplier = 1.0 if grad_scale == 1.0 else 1.0 / _check_grad_scale(grad_scale)
+        self._require_parameters("step() cannot be called")
+        options = self._options
+        self._take_notes()
         if lr is not None:
             if "lr" not in self.defaults:
                 raise TypeError(f"{type(self).__name__} has no lr")
             lr = check_value("lr", lr, 0.0, schedule=False)
+        scale = 1.0 if grad_scale == 1.0 else check_value("grad_scale", grad_scale, 1.0, schedule=False)
+        if options.grad_scaler is not None:
+            scale *= options.grad_scaler.scale
+        given = None if grads is None else self._leaves_of(grads, "grads")
+        if options.accumulate > 1:
+            if given is None:
+                self._check_packed()
+            if not self._accumulator.take(self._leaves(), given, scale, self._grad_places, self.max_threads):
+                return
+            given = self._accumulator.sums(self._leaves())
+            scale *= options.accumulate
+        copies = _NOTHING
+        if given is None:
+            arrangement = self._arrangement
+            if arrangement is None or arrangement.present is not None:
+                arrangement = self._arrange_own()
+        else:  # it is held until the end: what follows knows only addresses
+            arrangement, copies = self._arrange_given(given)
+            for staging, grad in copies:
+                np.copyto(staging, grad)
+        updated = self._update(arrangement, 1.0 / scale, lr)
+        if options.accumulate > 1:
+            self._accumulator.restart()
+        if updated:
+            self._count += 1
+            if options.zero_grads:
+                self._clear_rest(given, copies)
+        else:
+            if options.zero_grads:
+                self._clear_all(given)
+            self._guard.complain()
+
+    def _update(self, arrangement: Arrangement, multiplier: float, lr: float | None) -> bool:
+        """Update the leaves, unless the guard refuses the gradients; return whether they were updated."""
+        factors = None
+        if arrangement.norms is not None:
+            norms = arrangement.norms.measure(multiplier)
+            norm = combined(norms)
+            factor = self._guard.factor(norms, norm, self._count)
+            if self._guard.refuses(norm):
+                return False
+            if isinstance(factor, float):
+                multiplier *= factor
+            else:
+                factors = factor
         try:
-            arrangement.set_scalars(self._count, multiplier, lr)
+            arrangement.set_scalars(self._count, multiplier, lr, factors)
         except OverflowError:
             raise ValueError(
                 f"{type(self).__name__}: a scalar of this step is too large for the dtype of the "
-                f"parameters, with {self.param_groups}, lr={lr}, grad_scale={grad_scale}"
+                f"parameters, with {self.param_groups}, lr={lr}, and gradients multiplied by {multiplier}"
             ) from None
-        for staging, grad in copies:
-            np.copyto(staging, grad)
         arrangement.run()
-        self._count += 1
+        return True
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the latest step: divided by their scale, and before they were clipped.
+
+        None where no option asked for it; ``max_grad_norm=math.inf`` does, and clips nothing.
+        """
+        return self._guard.grad_norm
+
+    @property
+    def skipped_nonfinite(self) -> int:
+        """How many steps were left out because a gradient was not finite."""
+        return self._guard.nonfinite
+
+    @property
+    def skipped_outliers(self) -> int:
+        """How many steps were left out because the norm of the gradients was an outlier."""
+        return self._guard.outliers
+
+    @property
+    def grad_scaler(self) -> GradScaler | None:
+        """The scaler that the optimizer was given."""
+        return self._options.grad_scaler
+
+    def _clear_rest(self, given: list[Any] | None, copies: list[Any]) -> None:
+        """Set those gradients to zero that the update could not."""
+        if given is None:
+            for group in self._groups:
+                for leaf in group.leaves:
+                    if leaf.frozen and leaf.grad is not None:
+                        leaf.grad.fill(0)
+            return
+        for _, grad in copies:
+            grad.fill(0)
+        for grad in given:
+            if isinstance(grad, Rows):
+                grad.values.fill(0)
+
+    def _clear_all(self, given: list[Any] | None) -> None:
+        """Set the gradients to zero."""
+        if given is None:
+            given = [leaf.grad for group in self._groups for leaf in group.leaves]
+        for grad in given:
+            if grad is not None:
+                (grad.values if isinstance(grad, Rows) else grad).fill(0)
 
     def _arrange_own(self) -> Arrangement:
         """Arrange the leaves for the gradients that their packs hold."""
+        self._check_packed()
+        return self._arrange(None)
+
+    def _check_packed(self) -> None:
         for leaf in self._leaves():
             if leaf.grad is None:
                 raise TypeError(
                     f"step() needs gradients: {leaf.place} is not in a pack. "
                     f"Call step(grads), or give {type(self).__name__} a fastopt.pack(...)"
                 )
-        return self._arrange(None)
-
-    def _leaves_of(self, grads: Any) -> list[Any]:
-        """Return the gradients of all leaves, in their order."""
-        if self._sole:
-            return self._groups[0].tree.leaves(grads, "grads")
-        if not isinstance(grads, list | tuple) or len(grads) != len(self._groups):
-            raise TypeError(
-                f"grads must be a list of {len(self._groups)} trees, one a parameter group; "
-                f"got {describe(grads)}"
-            )
-        given = []
-        for i, (group, tree) in enumerate(zip(self._groups, grads, strict=True)):
-            given += group.tree.leaves(tree, f"grads[{i}]")
-        return given
 
     def _arrange_given(self, given: list[Any]) -> tuple[Arrangement, list[Any]]:
         """Arrange the leaves for gradients that are given, and say which must be copied first."""
         if self._given is None:
-            self._given = GivenGradients(self._leaves())
+            self._given = GivenGradients(self._leaves(), self._options.zero_grads)
         found = self._given
         moved = found.take(given, self._grad_places, allow_rows=True)
         if found.sparse:
@@ -213,27 +353,24 @@ class Optimizer(Stateful):
                     place = self._grad_places()[i]
                     raise TypeError(f"{place} must be Rows: {type(self).__name__} takes no arrays")
         self._settle()
-        groups = [(group.mapping, group.leaves) for group in self._groups]
-        self._arrangement = Arrangement(groups, present, self.max_threads, sparse)
+        self._arrangement = Arrangement(self._leaves(), present, self.max_threads, sparse, self._options)
         return self._arrangement
 
     def _check_rows(self, sparse: Sequence[int]) -> None:
         """Raise an error unless the leaves of these numbers can be given rows."""
-        owners = [(group.mapping, leaf.rule) for group in self._groups for leaf in group.leaves]
-        places = self._grad_places()
+        leaves, places = self._leaves(), self._grad_places()
         for number in sparse:
-            self.check_rows(*owners[number], places[number])
+            self.check_rows(leaves[number].group, leaves[number].rule, places[number])
 
     def _grad_places(self) -> list[str]:
         """Return the place of each gradient, as errors shall name it."""
-        return [
-            f"grads{name}" if self._sole else f"grads[{i}]{name}"
-            for i, group in enumerate(self._groups)
-            for name in group.tree.names
-        ]
+        return self._places("grads")
 
     def zero_grad(self) -> None:
         """Set the gradients of the pack to zero.
+
+        While the gradients of several steps are added up (``accumulate``), it does nothing: the sums are
+        wanted still.
 
         Raises
         ------
@@ -243,10 +380,25 @@ class Optimizer(Stateful):
         for group in self._groups:
             if not isinstance(group.mapping["params"], Pack):
                 raise TypeError("zero_grad() needs a pack: gradients given to step() are the caller's")
-        for group in self._groups:
-            group.mapping["params"].zero_grad()
+        if not self._accumulator.count:
+            for group in self._groups:
+                group.mapping["params"].zero_grad()
 
-    # --- state
+    def _options_state(self) -> dict[str, Any]:
+        return {
+            "guard": self._guard.state_dict(),
+            "accumulated": self._accumulator.state_dict(self._leaves()),
+        }
+
+    def _check_options_state(self, saved: Any) -> None:
+        expect_keys(saved, ("guard", "accumulated"), "state_dict['options']")
+        self._guard.check_state(saved["guard"], "state_dict['options']['guard']")
+        what = "state_dict['options']['accumulated']"
+        self._accumulator.check_state(self._leaves(), saved["accumulated"], what)
+
+    def _load_options_state(self, saved: Any) -> None:
+        self._guard.load_state_dict(saved["guard"])
+        self._accumulator.load_state_dict(self._leaves(), saved["accumulated"])
 
     def __repr__(self) -> str:
         lines = []
@@ -258,15 +410,14 @@ class Optimizer(Stateful):
             )
             size = sum(leaf.array.size for leaf in group.leaves)
             lines.append(f"{values}: {plural(size, 'parameter')} in {plural(len(group.leaves), 'array')}")
+            counts = {
+                "frozen": len(group.leaves) - len(group.trained),
+                "with overrides": sum(map(bool, group.own)) - len(group.leaves) + len(group.trained),
+            }
+            special = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+            lines[-1] += f" ({special})" if special else ""
         inside = lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines) + "\n"
         return f"<{type(self).__name__}({inside}), {plural(self._count, 'step')} taken>"
 
 
 _NOTHING: list[Any] = []
-
-
-def _check_grad_scale(grad_scale: Any) -> float:
-    value = check_value("grad_scale", grad_scale, 1.0, schedule=False)
-    if not 1e-37 <= value <= 1e37:  # so that its inverse is a normal float32
-        raise ValueError(f"grad_scale must be a number in [1e-37, 1e37]; got {grad_scale!r}")
-    return float(value)

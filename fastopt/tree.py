@@ -18,12 +18,16 @@ class Tree:
     ----------
     names : list of str
         The way to each leaf, as Python would spell it: ``"['layer1']['w']"``; empty for a sole leaf.
+    paths : list of str
+        The same with dots: ``"layer1.w"``, ``"layers.0.w"``.
 
     Examples
     --------
     >>> tree = Tree({"w": 1, "layers": [2, 3]})
     >>> tree.names
     ["['w']", "['layers'][0]", "['layers'][1]"]
+    >>> tree.paths
+    ['w', 'layers.0', 'layers.1']
     >>> tree.leaves({"layers": (20, 30), "w": 10}, "grads")
     [10, 20, 30]
     >>> tree.build([10, 20, 30])
@@ -31,7 +35,9 @@ class Tree:
     """
 
     def __init__(self, example: Any) -> None:
-        self.names = [name for name, _ in _walk(example, "")]
+        keys = list(_walk(example, ()))
+        self.names = ["".join(f"[{key!r}]" for key in way) for way in keys]
+        self.paths = [".".join(map(str, way)) for way in keys]
         self._shape = _shape(example)
 
     def leaves(self, container: Any, name: str) -> list[Any]:
@@ -72,13 +78,14 @@ def _children(node: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-def _walk(node: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _walk(node: Any, way: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield the keys on the way to each leaf."""
     children = _children(node)
     if children is None:
-        yield name, node
+        yield way
     else:
         for key, child in children:
-            yield from _walk(child, f"{name}[{key!r}]")
+            yield from _walk(child, (*way, key))
 
 
 def _shape(node: Any) -> Any:

@@ -12,7 +12,6 @@ import fastopt
 from fastopt.engine import threads
 from tests.algorithms.cases import (
     CASES,
-    Closeness,
     assert_same,
     assert_same_history,
     draw,
@@ -21,127 +20,43 @@ from tests.algorithms.cases import (
     step,
     values,
 )
-from tests.algorithms.interpreted import Interpreted
-from tests.reference import Run
+from tests.modified import ALL, APART, COMPILED, EVERYWHERE, LR_MAX, assert_follows, suitable
 
-LR_MAX = 0.5
-ALL = {
-    "cautious": True,
-    "cautious_weight_decay": True,
-    "corrected_weight_decay": LR_MAX,
-    "ema_decay": 0.8,
-    "lookahead_steps": 3,
-    "lookahead_alpha": 0.3,
-}
-#: The rules that have a step apart from the parameters.
-APART = [case for case in CASES if getattr(case.rule, "decay", None) is not None and not case.rule.carry]
-#: Some of them, of every kind: these are compiled.
-COMPILED = [
+#: Rules that measure, or carry numbers, or have no step apart from the parameters, or work on matrices.
+OTHERS = [
     case
-    for case in APART
-    if case.id in ("sgd", "sgd_nesterov", "adam", "adamw_amsgrad", "lion", "rprop", "sophia")
+    for case in CASES
+    if case.id
+    in ("nag", "ftrl", "lamb", "nadam", "prodigy", "adam_mini", "adam_mini_by_row", "muon", "adafactor")
 ]
-#: Rules that measure, or carry numbers, or have no step apart from the parameters.
-OTHERS = [case for case in CASES if case.id in ("nag", "ftrl", "lamb", "nadam", "prodigy")]
 by_id = {"ids": lambda case: case.id}
-#: The others of ALL need more than a rule that has a step.
-EVERYWHERE = {name: ALL[name] for name in ("ema_decay", "lookahead_steps", "lookahead_alpha")}
-
-
-class Modified(Run):
-    """A reference with the modifiers around it, naively."""
-
-    def __init__(
-        self, function, params, decay, *, cautious=False, cautious_weight_decay=False, corrected_weight_decay=0.0,
-        ema_decay=0.0, lookahead_steps=0, lookahead_alpha=0.5, **others,
-    ):  # fmt: skip
-        super().__init__(function, params, **others)
-        self.decay, self.cautious, self.by_sign = decay, cautious, cautious_weight_decay
-        self.corrected, self.ema_decay = corrected_weight_decay, ema_decay
-        self.k, self.alpha = lookahead_steps, lookahead_alpha
-        self.averages = {}
-        if ema_decay:
-            self.averages["ema"] = self.params.copy()
-        if lookahead_steps:
-            self.averages["slow"] = self.params.copy()
-
-    def step(self, grad):
-        old, sign = self.params.copy(), -1.0 if self.maximize else 1.0
-        hyper, grad = dict(self.hyperparameters), sign * np.asarray(grad, float)
-        if self.corrected:
-            hyper["weight_decay"] *= hyper["lr"] / self.corrected
-        if self.cautious or self.by_sign:
-            weight_decay = hyper.get("weight_decay", 0.0)
-            if "weight_decay" in hyper:
-                hyper["weight_decay"] = 0.0
-            if self.decay == "coupled":
-                grad, weight_decay = grad + weight_decay * old, 0.0
-            self.steps += 1
-            new, self.state = self.function(self.steps, np.zeros_like(old), grad, self.state, **hyper)
-            u, shrink = -new, hyper["lr"] * weight_decay * old
-            if self.by_sign:
-                shrink = np.where(u * old >= 0, shrink, 0.0)
-            if self.cautious:
-                mask = (u * grad > 0).astype(float)
-                u = u * mask / max(mask.mean(), 1e-3)
-            self.params = old - shrink - u
-        else:
-            self.steps += 1
-            self.params, self.state = self.function(self.steps, old, grad, self.state, **hyper)
-        if self.ema_decay:
-            self.averages["ema"] = self.ema_decay * self.averages["ema"] + (1 - self.ema_decay) * self.params
-        if self.k and self.steps % self.k == 0:
-            self.averages["slow"] = self.averages["slow"] + self.alpha * (self.params - self.averages["slow"])
-            self.params = self.averages["slow"].copy()
-
-    def values(self):
-        return {"params": self.params, **self.state, **self.averages}
-
-
-def suitable(case, options):
-    """Return those of the options that a case's rule can have."""
-    chosen = dict(options)
-    if case.rule.decay != "decoupled":
-        chosen.pop("cautious_weight_decay", None)
-    if "weight_decay" not in case.hyper:
-        chosen.pop("corrected_weight_decay", None)
-    return chosen
-
-
-def assert_follows(case, dtype, options, *, steps=12, tol=60, size=33, interpreted=False, **changes):
-    rng = np.random.default_rng(3)
-    w = draw(rng, size, dtype)
-    hyper = {**case.hyper, **changes}
-    run = Modified(case.reference, w, case.rule.decay, **hyper, **options)
-    opt = case.optimizer(w, **options, **changes)
-    if interpreted:
-        (rule,) = (leaf.rule for group in opt._groups for leaf in group.leaves)
-        opt = Interpreted(rule, w, opt=opt, **{**hyper, **options})
-    close = Closeness(tol, [run.params])
-    close.peaks |= {(0, name): np.abs(run.params) for name in run.averages}
-    for i in range(steps):
-        grad = draw(rng, size, dtype)
-        if i == 0:
-            grad = np.copysign(grad, w)
-        step(opt, grad)
-        run.step(grad)
-        close.check(values(opt), [run.values()])
 
 
 @each_dtype
 @pytest.mark.parametrize("case", [case for case in APART if case.id != "sophia"], **by_id)  # see its own test
-@pytest.mark.parametrize("name", ["cautious", "cautious_weight_decay", "ema_decay"])
-def test_one_alone_without_the_engine(case, name, dtype):
-    options = suitable(case, {name: ALL[name]})
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cautious"],
+        ["cautious_weight_decay"],
+        ["ema_decay"],
+        ["ema_decay", "ema_warmup"],
+        ["swa_start"],
+        ["swa_start", "swa_every"],
+        ["max_grad_value"],
+    ],
+    ids="+".join,
+)
+def test_one_alone_without_the_engine(case, names, dtype):
+    options = suitable(case, {name: ALL[name] for name in names})
     if not options:
         pytest.skip("the rule has no such weight decay")
     assert_follows(case, dtype, options, interpreted=True)
 
 
-@each_dtype
 @pytest.mark.parametrize("case", COMPILED, **by_id)
-def test_all_together(case, dtype):
-    assert_follows(case, dtype, suitable(case, ALL))
+def test_all_together(case):
+    assert_follows(case, "float32", suitable(case, ALL))
 
 
 @pytest.mark.parametrize("case", COMPILED[:3], **by_id)
@@ -150,17 +65,17 @@ def test_corrected_weight_decay(case):
 
 
 @pytest.mark.parametrize("case", COMPILED, **by_id)
-def test_maximize(case):
+def test_all_together_in_double_and_upwards(case):
     assert_follows(case, "float64", suitable(case, ALL), maximize=True)
 
 
 @pytest.mark.parametrize("case", OTHERS, **by_id)
-def test_averages_of_other_rules(case):
+def test_what_every_rule_can_have(case):
     assert_follows(case, "float64", EVERYWHERE)
 
 
 @given(data=st.data(), case=st.sampled_from(COMPILED[2:4]), size=st.integers(1, 40))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_combination(data, case, size):
     names = data.draw(st.sets(st.sampled_from(sorted(suitable(case, ALL)))))
     assert_follows(case, "float64", {name: ALL[name] for name in names}, steps=5, size=size, tol=1000)
@@ -309,8 +224,8 @@ def test_what_a_kernel_cannot_have(name):
         (fastopt.NAdam, {"cautious": True}, "NAdam knows its scalars only after a pass of its own"),
         (
             fastopt.Muon,
-            {"ema_decay": 0.9},
-            "Muon works on matrices, which the modifiers do not: ema_decay=0.9",
+            {"cautious": True},
+            "Muon works on whole matrices, not on their elements: no cautious=True",
         ),
     ],
 )
@@ -324,6 +239,7 @@ def test_what_cannot_be_is_refused(cls, options, why):
     [
         ({"cautious": 1}, TypeError),
         ({"ema_decay": 1.5}, ValueError),
+        ({"ema_warmup": 1}, TypeError),
         ({"lookahead_steps": -1}, ValueError),
         ({"lookahead_steps": 2.5}, ValueError),
         ({"lookahead_steps": lambda count: 3}, TypeError),

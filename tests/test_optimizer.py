@@ -137,8 +137,10 @@ def test_read_only_broadcast_and_shared_parameters():
     [
         ({"lr": -1}, ValueError, "lr must be a finite number >= 0, or a schedule of such; got -1"),
         ({"learning_rate": 1}, TypeError, "AdamW has no hyperparameter 'learning_rate'; it has lr, betas, eps, "
-         "weight_decay, amsgrad, maximize, cautious, cautious_weight_decay, corrected_weight_decay, ema_decay, "
-         "lookahead_steps, lookahead_alpha"),
+         "weight_decay, amsgrad; and every optimizer has accumulate, cautious, cautious_weight_decay, "
+         "corrected_weight_decay, ema_decay, ema_warmup, frozen, grad_norm_over, grad_scaler, "
+         "lookahead_alpha, lookahead_steps, max_grad_norm, max_grad_value, max_skips, maximize, no_decay, overrides, "
+         "skip_nonfinite, skip_outliers, swa_every, swa_start, threads, zero_grads"),
         ({"threads": 0}, ValueError, "threads must be a whole number >= 1, or None; got 0"),
         ({"threads": 1.5}, TypeError, "threads must be a whole number >= 1, or None; got 1.5"),
         ({"threads": True}, TypeError, "threads must be a whole number >= 1, or None; got True"),

@@ -34,6 +34,12 @@ def test_containers():
     assert type(built["a"]) is Layer
 
 
+def test_paths_are_the_keys_with_dots_between():
+    tree = Tree({"layer1": {"w": 1}, "layers": [(2, 3), {"b": 4}], 5: {"a.b": 6}})
+    assert tree.paths == ["layer1.w", "layers.0.0", "layers.0.1", "layers.1.b", "5.a.b"]
+    assert Tree(1).paths == [""]
+
+
 def test_keys_may_come_in_any_order_and_lists_be_tuples():
     assert Tree({"a": 1, "b": [2, 3]}).leaves({"b": (20, 30), "a": 10}, "x") == [10, 20, 30]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastopt.averaged import AVERAGES, wanted_averages
 from fastopt.engine import Batch, MatrixRule, Rule, Segment
 from fastopt.optimizer import Optimizer
 
@@ -45,10 +46,12 @@ class ScheduleFree(Optimizer):
         return {"z": "params"}
 
     @classmethod
-    def _rule_of(cls, group: Mapping[str, Any], shape: tuple[int, ...]) -> Rule | MatrixRule:
+    def _modified(cls, rule: Rule | MatrixRule, group: Mapping[str, Any]) -> Rule | MatrixRule:
         if group["lookahead_steps"] != 0.0:
             raise ValueError(f"{cls.__name__} averages already: no lookahead_steps, which would move y alone")
-        return super()._rule_of(group, shape)
+        for name in wanted_averages(group):
+            raise ValueError(f"{cls.__name__} averages already: no {AVERAGES[name]}, which would average y")
+        return super()._modified(rule, group)
 
     def eval(self) -> None:
         """Have the parameters be the average, x, to evaluate or to save them.
@@ -82,9 +85,9 @@ class ScheduleFree(Optimizer):
             )
         super().step(grads, lr=lr, grad_scale=grad_scale)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, params: bool = False) -> dict[str, Any]:
         """Return what :meth:`fastopt.Optimizer.state_dict` does, and whether the parameters are y or x."""
-        return {**super().state_dict(), "training": self._training}
+        return {**super().state_dict(params), "training": self._training}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned. See :meth:`fastopt.Optimizer.load_state_dict`.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from fastopt import engine
-from fastopt.engine import Batch, Rule
+from fastopt.engine import Batch
 from fastopt.engine.memory import address, aligned_zeros
+from fastopt.engine.plain import ADD
 from fastopt.group import Group
 from fastopt.leaf import Array, Leaf
 from fastopt.packing import Pack
@@ -37,10 +38,6 @@ def size_sum(x: Array, room: Array) -> float:
         return float(np.abs(x, out=room).sum(dtype=np.float64))
 
 
-def advance(p, g):  # the engine multiplies g by the length of the step
-    return p + g
-
-
 class Sum:
     """A vector to which multiples of others are added.
 
@@ -52,7 +49,7 @@ class Sum:
         The most threads to use.
     """
 
-    rule = Rule(advance)
+    rule = ADD  # the engine multiplies what is added by the length of the step
 
     def __init__(self, vector: Array, threads: int) -> None:
         self._batch = Batch(self.rule, [(vector, None, [], 0)], 1, threads) if vector.size else None

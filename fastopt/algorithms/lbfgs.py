@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar, NoReturn, Unpack
 
 import numpy as np
@@ -11,11 +12,13 @@ import numpy as np
 from fastopt.algorithms._line import Work
 from fastopt.algorithms._vector import Flat, Sum, largest
 from fastopt.algorithms._wolfe import Point, strong_wolfe
+from fastopt.checkpoint import elements
 from fastopt.group import Group
 from fastopt.hyperparameters import check_value
 from fastopt.leaf import Leaf
 from fastopt.optimizer import Optimizer, Options
 from fastopt.options import StepOptions
+from fastopt.overrides import OPTIONS
 from fastopt.tree import describe
 
 #: The most evaluations of one search. A search that needs more has met rounding errors, or a wrong gradient.
@@ -147,6 +150,12 @@ class LBFGS(Optimizer):
         )
 
     def _begin(self, defaults: dict[str, Any], options: StepOptions, sole: bool) -> None:
+        _check_no_overrides(vars(options))
+        for field in fields(options):
+            if field.name not in ("threads", *OPTIONS) and getattr(options, field.name) != field.default:
+                raise ValueError(
+                    f"LBFGS takes no {field.name}: a line search needs the gradients as they are"
+                )
         super()._begin(defaults, options, sole)
         self._made: Work | None = None
         self._n_iter = self._func_evals = 0
@@ -157,6 +166,7 @@ class LBFGS(Optimizer):
             raise ValueError(
                 "LBFGS takes one parameter group, got another: its steps are those of all parameters together"
             )
+        _check_no_overrides(group)
         super()._add(group)
         leaves = self._leaves()
         for leaf in leaves:
@@ -277,7 +287,7 @@ class LBFGS(Optimizer):
         """Return the loss where the parameters are, and take note of its gradient."""
         result = closure()
         loss, grads = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-        given = None if grads is None else self._leaves_of(grads)
+        given = None if grads is None else self._leaves_of(grads, "grads")
         self._work.trial = self._work.flat.gradient(given)
         self._func_evals += 1
         return _number(loss)
@@ -354,11 +364,11 @@ class LBFGS(Optimizer):
             }
         ]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, params: bool = False) -> dict[str, Any]:
         for leaf in self._leaves():
             leaf.step = self._count
         settings = {name: vars(self)[name] for name in _SETTINGS}
-        return {**super().state_dict(), "settings": settings, "memory": self.state[0]}
+        return {**super().state_dict(params), "settings": settings, "memory": self.state[0]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         if isinstance(state_dict, Mapping) and state_dict.get("algorithm") == type(self).__name__:
@@ -369,10 +379,11 @@ class LBFGS(Optimizer):
         work, memory = self._work, state_dict["memory"]
         self._n_iter, self._func_evals = memory["n_iter"], memory["func_evals"]
         self._fresh, self._t = memory["fresh"], memory["t"]
-        np.copyto(work.direction, memory["d"])
-        np.copyto(work.previous, memory["prev_flat_grad"])
-        for pair in zip(memory["old_stps"], memory["old_dirs"], memory["ro"], strict=True):
-            work.pairs.put(*pair)
+        own = elements(state_dict["param_groups"][0], self._groups[0].tree.names)
+        np.copyto(work.direction, memory["d"][own])
+        np.copyto(work.previous, memory["prev_flat_grad"][own])
+        for there, gap, ro in zip(memory["old_stps"], memory["old_dirs"], memory["ro"], strict=True):
+            work.pairs.put(there[own], gap[own], ro)
         work.pairs.scale = memory["H_diag"]
 
 
@@ -413,6 +424,12 @@ def _number(loss: Any) -> float:
         except (TypeError, ValueError):
             pass
     raise TypeError(f"the closure must return the loss, a number, or (loss, grads); got {describe(loss)}")
+
+
+def _check_no_overrides(given: Mapping[str, Any]) -> None:
+    for name in OPTIONS:
+        if given.get(name) is not None:
+            raise ValueError(f"LBFGS takes no {name}: each of its moves is that of all parameters together")
 
 
 def _check_saved(saved: Mapping[str, Any], leaves: list[Leaf]) -> None:

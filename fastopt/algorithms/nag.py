@@ -10,7 +10,8 @@ import numpy as np
 
 from fastopt.engine import Batch, Rule, Segment
 from fastopt.engine.memory import aligned_zeros
-from fastopt.leaf import Leaf
+from fastopt.engine.plain import COPY
+from fastopt.leaf import Leaf, numbered
 from fastopt.optimizer import Optimizer, Options
 
 
@@ -24,22 +25,19 @@ def move(p, g, momentum):  # the velocity in the place of the gradient
     return p - momentum * g
 
 
-def copy(p, g):
-    return g
-
-
-_MOVE, _COPY = Rule(move), Rule(copy)
+_MOVE = Rule(move)
 
 
 class _Glance:
     """Moves leaves to the point ahead and back, with a copy of them."""
 
-    def __init__(self, groups: list[list[Leaf]], threads: int) -> None:
-        self._staged = [leaf for leaves in groups for leaf in leaves if leaf.staged]
+    def __init__(self, leaves: list[Leaf], threads: int) -> None:
+        self.settings, rows = numbered(leaves)
+        self._staged = [leaf for leaf in leaves if leaf.staged]
         self._keep: list[Batch] = []
         self._move: list[Batch] = []
         self._restore: list[Batch] = []
-        found = [(leaf, row) for row, leaves in enumerate(groups) for leaf in leaves if leaf.flat.size]
+        found = [(leaf, row) for leaf, row in zip(leaves, rows, strict=True) if leaf.flat.size]
         for dtype in {leaf.dtype for leaf, _ in found}:
             keep: list[Segment] = []
             ahead: list[Segment] = []
@@ -51,9 +49,9 @@ class _Glance:
                 keep.append((part, leaf.flat, [], 0))
                 ahead.append((leaf.flat, leaf.state["velocity"], [], row))
                 restore.append((leaf.flat, part, [], 0))
-            self._keep.append(Batch(_COPY, keep, 1, threads))
-            self._move.append(Batch(_MOVE, ahead, len(groups), threads))
-            self._restore.append(Batch(_COPY, restore, 1, threads))
+            self._keep.append(Batch(COPY, keep, 1, threads))
+            self._move.append(Batch(_MOVE, ahead, len(self.settings), threads))
+            self._restore.append(Batch(COPY, restore, 1, threads))
         for batch in self._keep + self._restore:
             batch.set_scalars(0, 1.0, ())
 
@@ -156,12 +154,11 @@ class NAG(Optimizer):
         RuntimeError
             If the parameters are at the point ahead already.
         """
-        if self._ahead:
-            raise RuntimeError("lookahead() cannot be used inside lookahead()")
+        self._require_parameters("lookahead() cannot be called")
         if self._glance is None:
-            self._glance = _Glance([group.leaves for group in self._groups], self.max_threads)
+            self._glance = _Glance(self._leaves(), self.max_threads)
         glance = self._glance
-        gammas = [group.values_at(self.step_count, ("momentum",), None) for group in self.param_groups]
+        gammas = [group.values_at(self.step_count, ("momentum",), None) for group in glance.settings]
         glance.move(gammas)
         self._ahead = True
         try:
@@ -171,9 +168,12 @@ class NAG(Optimizer):
             glance.move_back()
             self._ahead = False
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _require_parameters(self, what: str) -> None:
+        super()._require_parameters(what)
         if self._ahead:
-            raise RuntimeError("NAG cannot be copied inside lookahead(): leave the block first")
+            raise RuntimeError(f"{what} inside lookahead(): leave the block first")
+
+    def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "has_looked": self._has_looked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -194,8 +194,7 @@ class NAG(Optimizer):
         RuntimeError
             Inside ``lookahead()``, or if there has been none since the last step.
         """
-        if self._ahead:
-            raise RuntimeError("step() cannot be called inside lookahead(): leave the block first")
+        self._require_parameters("step() cannot be called")
         if not self._has_looked:
             raise RuntimeError(
                 "NAG needs the gradient at the point ahead: compute it inside `with opt.lookahead():`, "

@@ -8,8 +8,8 @@ import numpy as np
 
 from fastopt.engine import Batch, Rule, Segment
 from fastopt.gradients import GivenGradients
+from fastopt.leaf import numbered
 from fastopt.optimizer import Optimizer, Options
-from fastopt.tree import describe
 
 
 def sophia(p, g, exp_avg, hessian, lr, beta1, one_minus_beta1, rho, eps, decay):
@@ -125,10 +125,10 @@ class Sophia(Optimizer):
             written then.
         """
         leaves = self._leaves()
-        rows = [row for row, group in enumerate(self._groups) for _ in group.leaves]
+        settings, rows = numbered(leaves)
         found = GivenGradients(leaves)
-        found.take(self._estimates(hessians), self._places)
-        betas = [group.values_at(self.step_count, ("betas",), None)[0] for group in self.param_groups]
+        found.take(self._leaves_of(hessians, "hessians"), lambda: self._places("hessians"))
+        betas = [group.values_at(self.step_count, ("betas",), None)[0] for group in settings]
         for staging, estimate in found.copies:
             np.copyto(staging, estimate)
         given = [
@@ -145,22 +145,3 @@ class Sophia(Optimizer):
             for row, (_, beta2) in enumerate(betas):
                 batch.set_scalars(row, 1.0, (beta2, 1.0 - beta2, tiny, 0.0))
             batch.run()
-
-    def _places(self) -> list[str]:
-        """Return the place of each estimate, as errors shall name it."""
-        return [place.replace("grads", "hessians", 1) for place in self._grad_places()]
-
-    def _estimates(self, hessians: Any) -> list[Any]:
-        """Return the estimates of all leaves, in their order."""
-        if self._sole:
-            return self._groups[0].tree.leaves(hessians, "hessians")
-        if not isinstance(hessians, list | tuple) or len(hessians) != len(self._groups):
-            raise TypeError(
-                f"hessians must be a list of {len(self._groups)} trees, one a parameter group; "
-                f"got {describe(hessians)}"
-            )
-        return [
-            leaf
-            for i, (group, tree) in enumerate(zip(self._groups, hessians, strict=True))
-            for leaf in group.tree.leaves(tree, f"hessians[{i}]")
-        ]

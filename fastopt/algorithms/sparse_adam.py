@@ -38,7 +38,7 @@ class SparseAdam(Optimizer):
     eps : float or schedule
         :math:`\epsilon \ge 0`, outside the root, before the bias correction.
     **options
-        ``maximize``, ``threads``: see :class:`fastopt.Optimizer`. No modifiers.
+        ``maximize``, ``threads``: see :class:`fastopt.Optimizer`. No modifiers but ``max_grad_value``.
 
     See Also
     --------

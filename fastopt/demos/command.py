@@ -67,6 +67,10 @@ def _race_options(add: Callable[..., Any]) -> None:
     add("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and starts (0)")
 
 
+def _schedules_options(add: Callable[..., Any]) -> None:
+    """Add none: there is nothing to choose."""
+
+
 class Demo(NamedTuple):
     """A demo, before its module is imported: that needs the extra packages."""
 
@@ -79,6 +83,7 @@ DEMOS = {
     "regression": Demo("a line through points: the textbook's loop with Adam", _regression_options),
     "saddle": Demo("paths out of a saddle and along a narrow valley; animation", _saddle_options),
     "race": Demo("all methods on digits and in Rosenbrock's valley, each with its best rate", _race_options),
+    "schedules": Demo("a picture of every schedule", _schedules_options),
 }
 
 

@@ -1,6 +1,6 @@
 """The engine: what turns a scalar rule into a fused update. It knows no algorithm."""
 
-from fastopt.engine.batch import Batch, Finish, Measurement, Segment
+from fastopt.engine.batch import Batch, Finish, Measurement, Segment, Squares
 from fastopt.engine.dot import dot
 from fastopt.engine.kernel import compile_kernel
 from fastopt.engine.matrix import Matrix, MatrixRule, Workspace
@@ -16,6 +16,7 @@ __all__ = [
     "Measurement",
     "Rule",
     "Segment",
+    "Squares",
     "Workspace",
     "available_threads",
     "compile_kernel",

@@ -17,11 +17,13 @@ from fastopt.engine.kernel import (
     ROW,
     START,
     STATE,
+    Launch,
     compile_finish,
     compile_launch,
     compile_measure,
 )
 from fastopt.engine.memory import address, aligned_zeros
+from fastopt.engine.plain import SQUARES
 from fastopt.engine.rule import Rule
 
 #: A tensor's part in a batch: its parameters, its gradients (None if they are given at each step), its state
@@ -46,34 +48,54 @@ class Batch:
         Number of rows of scalars.
     max_threads : int
         The most threads that a step may use.
+    clears : bool
+        Whether the gradients are set to zero in the same pass.
     """
 
-    _compile = staticmethod(compile_launch)
     _chunk_unit = 1
 
-    def __init__(self, rule: Rule, segments: Sequence[Segment], rows: int, max_threads: int) -> None:
+    def __init__(
+        self, rule: Rule, segments: Sequence[Segment], rows: int, max_threads: int, clears: bool = False
+    ) -> None:
         dtype = segments[0][0].dtype
         table = np.zeros((len(segments), STATE + len(rule.state)), np.int64)
         for line, (param, grad, state, row) in zip(table, segments, strict=True):
             buffers = [address(buffer) for buffer in state]
             line[START:] = 0, param.size, row, address(param), 0 if grad is None else address(grad), *buffers
-        size = int(table[:, END].sum())
         self._alive = segments
+        self._prepare(rule, dtype, table, rows, max_threads, clears)
+
+    def _prepare(
+        self,
+        rule: Rule,
+        dtype: np.dtype[np.floating],
+        table: NDArray[np.int64],
+        rows: int,
+        max_threads: int,
+        clears: bool = False,
+    ) -> None:
+        size = int(table[:, END].sum())
         self.rule, self.dtype = rule, dtype
         self.table = self._placed(table)
-        self.launch = self._compile(rule, dtype)
+        self.launch = self._compiled(clears)
         n_scalars = 1 + self._n_scalars()
         self.scalars = aligned_zeros(rows * n_scalars, dtype).reshape(rows, -1)
         self._format = struct.Struct(f"={n_scalars}{dtype.char}")  # "=": overflow raises
         self._view = memoryview(self.scalars).cast("B")  # type: ignore[arg-type]
         self._no_tickets = np.zeros(2, np.int64)
-        # Two passes take more than twice as long, so half the size is worth waking a thread.
-        passes = 1 if rule.measure is None else 2
-        large = passes * size * dtype.itemsize * (2 + len(rule.state)) > threads.cutoff_bytes()
+        large = self._buffers() * size * dtype.itemsize > threads.cutoff_bytes()
         self.threads = min(max_threads, -(-int(self.table[-1, END]) // threads.CHUNK)) if large else 1
+
+    def _compiled(self, clears: bool) -> Launch:
+        return compile_launch(self.rule, self.dtype, clears)
 
     def _n_scalars(self) -> int:
         return self.rule.n_scalars
+
+    def _buffers(self) -> int:
+        """Return how many buffers of the tensors' size a step goes over."""
+        # Two passes take more than twice as long, so half the size is worth waking a thread.
+        return (1 if self.rule.measure is None else 2) * (2 + len(self.rule.state))
 
     def _placed(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the table with the segments joined that continue each other, and their places filled in."""
@@ -115,8 +137,10 @@ class Measurement(Batch):
         The sums of each block, after ``run``.
     """
 
-    _compile = staticmethod(compile_measure)
     _chunk_unit = BLOCK
+
+    def _compiled(self, clears: bool) -> Launch:
+        return compile_measure(self.rule, self.dtype)
 
     def _n_scalars(self) -> int:
         return self.rule.n_measure_scalars
@@ -136,6 +160,40 @@ class Measurement(Batch):
         """Return the sums over all segments, added in their order."""
         totals: list[float] = np.cumsum(self.sums, axis=0)[-1].tolist()  # row after row
         return totals
+
+
+class Squares(Measurement):
+    """The squares of gradients, summed up for each tensor.
+
+    Parameters
+    ----------
+    sizes : ndarray of int64
+        How many elements each tensor has, at least one.
+    dtype : dtype
+        float32 or float64.
+    max_threads : int
+        The most threads that a pass may use.
+    """
+
+    def __init__(self, sizes: NDArray[np.int64], dtype: np.dtype[np.floating], max_threads: int) -> None:
+        table = np.zeros((len(sizes), STATE), np.int64)
+        table[:, END] = sizes
+        self._prepare(SQUARES, dtype, table, 1, max_threads)
+        self._first = self.table[:, START] // BLOCK
+
+    def _buffers(self) -> int:
+        return 1
+
+    def set_gradients(self, addresses: NDArray[np.int64]) -> None:
+        """Set where each tensor is."""
+        # It is not read as the parameter, but it is fetched ahead.
+        self.table[:, GRAD] = self.table[:, PARAM] = addresses
+
+    def each(self, factor: float = 1.0) -> NDArray[np.float64]:
+        """Return the sum of the squares of each tensor's elements, times a factor."""
+        self.scalars[0, 0] = factor
+        self.run()
+        return np.add.reduceat(self.sums[:, 0], self._first)
 
 
 class Finish:
@@ -164,13 +222,14 @@ class Finish:
         self._carry = np.array([[address(each) for each in own] for own in carry], np.int64)
         self._carry = self._carry.reshape(len(carry), -1)
         self._finish = compile_finish(measurement.rule, measurement.dtype, kinds)
-        self._inputs = np.zeros((rows, 2 + sum(max(kind, 1) for kind in kinds)))
+        #: A row of numbers for each row of scalars: the gradients' multiplier is the first.
+        self.inputs = np.zeros((rows, 2 + sum(max(kind, 1) for kind in kinds)))
 
     def set_inputs(self, row: int, inputs: Sequence[float]) -> None:
         """Set a row's inputs: the gradients' multiplier, the number of the step, the hyperparameters."""
-        self._inputs[row] = inputs
+        self.inputs[row] = inputs
 
     def run(self, scalars: NDArray[np.floating]) -> None:
         """Fill in the scalars of each segment's update."""
         measured = self._measurement
-        self._finish(measured.table, measured.sums, self._carry, self._inputs, scalars)
+        self._finish(measured.table, measured.sums, self._carry, self.inputs, scalars)

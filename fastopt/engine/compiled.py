@@ -196,6 +196,18 @@ def defined(name: str, arguments: str, lines: list[str], **names: Any) -> Callab
     return function
 
 
+# What an update ends with.
+
+
+def leave(g, i):
+    """Do nothing."""
+
+
+def clear(g, i):
+    """Set a gradient to zero."""
+    g[i] = 0
+
+
 # Functions that are made for a rule.
 
 

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine.batch import Measurement
-from fastopt.engine.rule import Measure, Rule
-
-
-def _both(p: Any, g: Any) -> Any:
-    return p, g
-
-
-def _nothing(step: Any, size: Any, product: Any) -> Any:
-    return ()
-
-
-def _keep(p: Any, g: Any) -> Any:
-    return p
-
-
-_DOT = Rule(_keep, scalars=_nothing, measure=Measure(_both, ("product",)))
+from fastopt.engine.plain import PRODUCTS
 
 
 def dot(x: NDArray[np.floating], y: NDArray[np.floating], max_threads: int = 1) -> float:
@@ -43,7 +26,7 @@ def dot(x: NDArray[np.floating], y: NDArray[np.floating], max_threads: int = 1) 
     """
     if not x.size:
         return 0.0
-    measurement = Measurement(_DOT, [(x, y, [], 0)], 1, max_threads)
+    measurement = Measurement(PRODUCTS, [(x, y, [], 0)], 1, max_threads)
     measurement.set_scalars(0, 1.0, ())
     measurement.run()
     (total,) = measurement.totals()

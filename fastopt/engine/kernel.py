@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 from fastopt.engine.compiled import (
     cast,  # noqa: F401
     check_dtypes,  # noqa: F401
+    clear,
     collector,
     defined,
     flush,
     jitable,
     keeper,
+    leave,
     load,
     prefetch,
     row,
@@ -71,6 +73,7 @@ AHEAD, FETCHED = 8, 1024
 _rule: Any = None
 _apply: Any = None
 _written: Any = None
+_finish_with: Any = None
 _collect: Any = None
 _zeros: Any = None
 _keep: Any = None
@@ -83,6 +86,7 @@ def _update(p, g, state, scalars):
     written = _written(state)
     for i in range(p.size):
         store(p, written, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
+        _finish_with(g, i)
 
 
 def _measure(p, g, state, scalars):
@@ -218,10 +222,11 @@ def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable
 
 
 @cache
-def _names(rule: Rule) -> Mapping[str, Any]:
+def _names(rule: Rule, clears: bool) -> Mapping[str, Any]:
     """Return what a rule puts in the place of the templates' names."""
     names: dict[str, Any] = {
         "_rule": jitable(rule.function),
+        "_finish_with": jitable(clear if clears else leave),
         "_written": selector(tuple(rule.state.index(name) for name in rule.written)),
         "N_STATE": len(rule.state),
         "N_SCALARS": 1 + rule.n_scalars,
@@ -292,8 +297,7 @@ def _launch_signature(dtype: np.dtype[np.floating]) -> Any:
     return types.void(types.int64[:, ::1], scalars, types.int64[::1], types.int64)
 
 
-@cache
-def compile_launch(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
+def compile_launch(rule: Rule, dtype: np.dtype[np.floating], clears: bool = False) -> Launch:
     """Return the compiled launch of a rule's update.
 
     Parameters
@@ -302,14 +306,21 @@ def compile_launch(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
         The scalar rule.
     dtype : dtype
         float32 or float64: of the parameters, the gradients, the state and the scalars.
+    clears : bool
+        Whether it sets the gradients to zero, in the same pass.
 
     Returns
     -------
     callable
         ``launch(table, scalars, tickets, chunk)``; see ``_launch``. It releases the GIL.
     """
-    name = f"{rule.name}_{rule.fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _names(rule), _launch_signature(dtype))
+    return _compile_launch(rule, dtype, clears)
+
+
+@cache
+def _compile_launch(rule: Rule, dtype: np.dtype[np.floating], clears: bool) -> Launch:
+    name = f"{rule.name}_{'clearing_' if clears else ''}{rule.fingerprint}_{dtype.name}"
+    return _compiled(_launch, name, _names(rule, clears), _launch_signature(dtype))
 
 
 @cache
@@ -408,7 +419,7 @@ def compile_kernel(rule: Rule, defaults: tuple[Any, ...]) -> Callable[..., None]
     ]
     # As a float: compiled code multiplies integer powers up, which rounds otherwise than Python's.
     begin = "float(step), "
-    names = {**globals(), **_names(rule)}
+    names = {**globals(), **_names(rule, False)}
     if rule.measure is not None:
         names["_total"] = _measure_names(rule)["_total"]
         values = listed(rule.measured_with)

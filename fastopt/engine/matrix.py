@@ -14,28 +14,10 @@ from numpy.typing import NDArray
 
 from fastopt.engine.batch import Batch, Measurement
 from fastopt.engine.memory import address, aligned_zeros
-from fastopt.engine.rule import Measure, Rule
+from fastopt.engine.plain import COPY, SQUARES
+from fastopt.engine.rule import Rule
 
 Array = NDArray[np.floating]
-
-
-# What matrices need of the elementwise kernels.
-
-
-def _copy(p: Any, g: Any) -> Any:
-    return g
-
-
-def _square(p: Any, g: Any) -> Any:
-    return g
-
-
-def _keep(p: Any, g: Any) -> Any:
-    return p
-
-
-def _nothing(step: Any, size: Any, total: Any) -> Any:
-    return ()
 
 
 def _blend(p: Any, g: Any, keep: Any, share: Any, smallest: Any, zero: Any) -> Any:
@@ -43,8 +25,7 @@ def _blend(p: Any, g: Any, keep: Any, share: Any, smallest: Any, zero: Any) -> A
     return zero if abs(p) < smallest else p  # a NaN stays
 
 
-_COPY, _BLEND = Rule(_copy), Rule(_blend)
-_SQUARES = Rule(_keep, scalars=_nothing, measure=Measure(_square, ("square",)))
+_BLEND = Rule(_blend)
 
 
 def _flat(array: Array) -> Array:
@@ -135,7 +116,7 @@ class Workspace:
         key = flat.dtype, flat.size, address(flat)
         measurement = self._measurements.get(key)
         if measurement is None:
-            measurement = Measurement(_SQUARES, [(flat, flat, [], 0)], 1, self.max_threads)
+            measurement = Measurement(SQUARES, [(flat, flat, [], 0)], 1, self.max_threads)
             self._measurements[key] = measurement
         factor = 1.0
         total = self._squares(measurement, factor)
@@ -192,7 +173,7 @@ class MatrixRule:
     state: tuple[str, ...] = ()
     scalars: Callable[..., tuple[Any, ...]] | None = None
     shapes: Callable[[tuple[int, ...]], Mapping[str, tuple[int, ...]]] | None = None
-    gather: Rule = _COPY
+    gather: Rule = COPY
 
     carry = ()
     measure = None
@@ -238,6 +219,8 @@ class Matrix:
         All its state, in shape.
     workspace : Workspace
         Scratch memory.
+    clears : bool
+        Whether the gradients are set to zero once they are read.
     """
 
     def __init__(
@@ -248,12 +231,13 @@ class Matrix:
         grad: Array | None,
         state: Mapping[str, Array],
         workspace: Workspace,
+        clears: bool = False,
     ) -> None:
         self._rule, self._param, self._state, self._workspace = rule, shaped(param), state, workspace
         own = workspace.take("gradient", param.shape, param.dtype)
         self._gathered = shaped(own)
         gathering = [_flat(state[name]) for name in rule.gather.state]
-        self._gather = Batch(rule.gather, [(own, grad, gathering, 0)], 1, workspace.max_threads)
+        self._gather = Batch(rule.gather, [(own, grad, gathering, 0)], 1, workspace.max_threads, clears)
         self._largest = float(np.finfo(param.dtype).max)
         self._scalars: Sequence[Any] = ()
 

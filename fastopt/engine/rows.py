@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from fastopt.engine import threads
 from fastopt.engine.batch import Batch, Segment
 from fastopt.engine.kernel import END, GRAD, PARAM, ROW, START, STATE, compile_launch
 from fastopt.engine.memory import address
+from fastopt.engine.plain import ADD
 from fastopt.engine.rule import Rule
 
 
@@ -24,13 +25,6 @@ class Touched(NamedTuple):
     gradients: NDArray[np.int64]
     #: What is at these addresses.
     alive: tuple[NDArray[np.floating], ...]
-
-
-def _add(p: Any, g: Any) -> Any:
-    return p + g
-
-
-_ADD = Rule(_add)
 
 
 def touch(indices: NDArray[np.int64], values: NDArray[np.floating]) -> Touched:
@@ -77,7 +71,7 @@ def touch(indices: NDArray[np.int64], values: NDArray[np.floating]) -> Touched:
         table[:, END] = table[:, START] + width
         table[:, PARAM], table[:, GRAD] = gradients[numbers], places[rest]
         # On one thread: several lines of the table add to one place.
-        compile_launch(_ADD, values.dtype)(table, np.ones((1, 1), values.dtype), np.zeros(2, np.int64), 0)
+        compile_launch(ADD, values.dtype)(table, np.ones((1, 1), values.dtype), np.zeros(2, np.int64), 0)
     return Touched(rows[first], gradients, (values, sums))
 
 
@@ -118,7 +112,7 @@ class RowBatch(Batch):
         self, rule: Rule, segments: Sequence[Segment], widths: Sequence[int], rows: int, max_threads: int
     ) -> None:
         super().__init__(rule, segments, rows, max_threads)
-        compile_launch(_ADD, self.dtype)  # now, and not in the first step in which a row occurs twice
+        compile_launch(ADD, self.dtype)  # now, and not in the first step in which a row occurs twice
         self._tensors, self._widths, self._max_threads = self.table, widths, max_threads
         self._touched: Sequence[Touched] = ()
 

@@ -124,7 +124,10 @@ def test_a_step_needs_a_look_of_its_own():
     with opt.lookahead():
         with pytest.raises(RuntimeError, match="cannot be called inside lookahead"):
             opt.step(np.ones(3))
-        with pytest.raises(RuntimeError, match="cannot be used inside lookahead"), opt.lookahead():
+        with (
+            pytest.raises(RuntimeError, match=r"lookahead\(\) cannot be called inside lookahead"),
+            opt.lookahead(),
+        ):
             pass
     with pytest.raises(TypeError, match="grads"):
         opt.step([np.ones(3)])
@@ -142,3 +145,19 @@ def test_a_copy_between_the_look_and_the_step_remembers_the_look():
     twin.step(np.ones(2))
     with pytest.raises(RuntimeError, match="NAG needs the gradient at the point ahead"):
         copy.deepcopy(twin).step(np.ones(2))
+
+
+def test_averages_and_files_wait_for_the_end_of_a_look_ahead(tmp_path):
+    w = np.ones(2)
+    opt = fastopt.NAG(w, ema_decay=0.9)
+    with opt.lookahead():
+        with pytest.raises(RuntimeError, match=r"averaged_parameters\(\) cannot be called inside lookahead"):
+            opt.averaged_parameters().__enter__()
+        for name in ("state_dict", "save"):
+            with pytest.raises(RuntimeError, match=f"{name}.. cannot be called inside lookahead"):
+                getattr(opt, name)(*([tmp_path / "a.npz"] if name == "save" else []))
+    with (
+        opt.averaged_parameters(),
+        pytest.raises(RuntimeError, match=r"lookahead\(\) cannot be called inside averaged_parameters"),
+    ):
+        opt.lookahead().__enter__()

@@ -1,0 +1,38 @@
+"""The rules that the library itself needs: to copy, to add, and to sum up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastopt.engine.rule import Measure, Rule
+
+
+def _copy(p: Any, g: Any) -> Any:
+    return g
+
+
+def _add(p: Any, g: Any) -> Any:
+    return p + g
+
+
+def _keep(p: Any, g: Any) -> Any:
+    return p
+
+
+def _gradient(p: Any, g: Any) -> Any:
+    return g
+
+
+def _both(p: Any, g: Any) -> Any:
+    return p, g
+
+
+def _nothing(step: Any, size: Any, total: Any) -> Any:
+    return ()
+
+
+COPY, ADD = Rule(_copy), Rule(_add)
+#: Its measure sums up the squares of the gradients.
+SQUARES = Rule(_keep, scalars=_nothing, measure=Measure(_gradient, ("square",)))
+#: Its measure sums up the products of parameters and gradients.
+PRODUCTS = Rule(_keep, scalars=_nothing, measure=Measure(_both, ("product",)))
