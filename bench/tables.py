@@ -222,6 +222,17 @@ def rows(results: Results) -> str:
     return table(head, lines)
 
 
+def whole_step(results: Results) -> str:
+    """Return the times of whole steps, by fastopt and by torch."""
+    lines = []
+    for case in results["cases"]:
+        seconds, speed = case["seconds"], case["speed"]
+        peer = duration(seconds["torch"]) if "torch" in seconds else ""
+        name = f"{case['shapes']}: {case['step']}"
+        lines.append([name, f"**{duration(seconds['fastopt'])}**", peer, multiple(speed) if speed else ""])
+    return table(["one whole step", "fastopt", "PyTorch, fused and foreach", "speed-up"], lines)
+
+
 def load(path: Path) -> Results:
     """Return results from their file; say so if the machine was busy when they were measured."""
     results: Results = json.loads(path.read_text())
@@ -237,6 +248,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Results], str]]] = {
     "catalogue": ("catalogue.json", catalogue),
     "others": ("catalogue.json", others),
     "rows": ("rows.json", rows),
+    "whole_step": ("whole_step.json", whole_step),
 }
 
 

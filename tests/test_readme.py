@@ -14,8 +14,10 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.jit
 def test_the_code_runs_as_it_stands():
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(blocks) >= 9
+    # What needs torch and optax runs beside the other comparisons: tests/exchange/test_parity_readme.py.
+    shown = re.sub(r"(?s)\n## Moving from and to torch and optax\n.*?(?=\n## |\Z)", "", README)
+    blocks = re.findall(r"```python\n(.*?)```", shown, flags=re.S)
+    assert len(blocks) >= 14
     names: dict[str, object] = {}
     for block in blocks:  # one after the other, as a reader would type them
         exec(compile(block, "README.md", "exec"), names)
@@ -29,3 +31,8 @@ def test_the_tables_are_in_date():
     assert done.returncode == 0, done.stdout + done.stderr
     for name in fastopt.algorithms.__all__:
         assert f"| `{name}` |" in README
+
+
+def test_every_schedule_is_in_the_table():
+    for name in set(fastopt.schedules.__all__) - {"Schedule"}:
+        assert f"| `{name}(" in README
