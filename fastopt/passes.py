@@ -9,7 +9,7 @@ import numpy as np
 
 from fastopt.averaged import COUNT, ema, has_own_pass, idle, is_due, swa, wanted_averages, warmed
 from fastopt.engine import Batch, Rule, Segment
-from fastopt.engine.kernel import compile_launch
+from fastopt.engine.kernel import compile_clearing, compile_launch
 from fastopt.launch import Cohort, Launch, Manner, MatrixLaunch
 from fastopt.leaf import Leaf
 
@@ -86,7 +86,8 @@ class _Switch:
     """Has a launch leave "swa" alone, unless it is due."""
 
     def __init__(self, launch: Launch, clears: bool) -> None:
-        self._launch, self._clears, self._due = launch, clears, True
+        self._launch, self._due = launch, True
+        self._compile = compile_clearing if clears else compile_launch
 
     def turn(self) -> None:
         launch = self._launch
@@ -95,7 +96,7 @@ class _Switch:
         )
         if due != self._due:
             rule = launch.rule if due else idle(launch.rule)
-            launch.batch.launch = compile_launch(rule, launch.batch.dtype, self._clears)
+            launch.batch.launch = self._compile(rule, launch.batch.dtype)
             self._due = due
 
 

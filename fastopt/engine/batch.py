@@ -18,6 +18,7 @@ from fastopt.engine.kernel import (
     START,
     STATE,
     Launch,
+    compile_clearing,
     compile_finish,
     compile_launch,
     compile_measure,
@@ -87,7 +88,7 @@ class Batch:
         self.threads = min(max_threads, -(-int(self.table[-1, END]) // threads.CHUNK)) if large else 1
 
     def _compiled(self, clears: bool) -> Launch:
-        return compile_launch(self.rule, self.dtype, clears)
+        return (compile_clearing if clears else compile_launch)(self.rule, self.dtype)
 
     def _n_scalars(self) -> int:
         return self.rule.n_scalars

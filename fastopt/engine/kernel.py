@@ -222,7 +222,7 @@ def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable
 
 
 @cache
-def _names(rule: Rule, clears: bool) -> Mapping[str, Any]:
+def _names(rule: Rule, clears: bool = False) -> Mapping[str, Any]:
     """Return what a rule puts in the place of the templates' names."""
     names: dict[str, Any] = {
         "_rule": jitable(rule.function),
@@ -297,7 +297,8 @@ def _launch_signature(dtype: np.dtype[np.floating]) -> Any:
     return types.void(types.int64[:, ::1], scalars, types.int64[::1], types.int64)
 
 
-def compile_launch(rule: Rule, dtype: np.dtype[np.floating], clears: bool = False) -> Launch:
+@cache
+def compile_launch(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
     """Return the compiled launch of a rule's update.
 
     Parameters
@@ -306,21 +307,21 @@ def compile_launch(rule: Rule, dtype: np.dtype[np.floating], clears: bool = Fals
         The scalar rule.
     dtype : dtype
         float32 or float64: of the parameters, the gradients, the state and the scalars.
-    clears : bool
-        Whether it sets the gradients to zero, in the same pass.
 
     Returns
     -------
     callable
         ``launch(table, scalars, tickets, chunk)``; see ``_launch``. It releases the GIL.
     """
-    return _compile_launch(rule, dtype, clears)
+    name = f"{rule.name}_{rule.fingerprint}_{dtype.name}"
+    return _compiled(_launch, name, _names(rule), _launch_signature(dtype))
 
 
 @cache
-def _compile_launch(rule: Rule, dtype: np.dtype[np.floating], clears: bool) -> Launch:
-    name = f"{rule.name}_{'clearing_' if clears else ''}{rule.fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _names(rule, clears), _launch_signature(dtype))
+def compile_clearing(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
+    """Return a launch that also sets the gradients to zero, in the same pass. See :func:`compile_launch`."""
+    name = f"{rule.name}_clearing_{rule.fingerprint}_{dtype.name}"
+    return _compiled(_launch, name, _names(rule, clears=True), _launch_signature(dtype))
 
 
 @cache
@@ -419,7 +420,7 @@ def compile_kernel(rule: Rule, defaults: tuple[Any, ...]) -> Callable[..., None]
     ]
     # As a float: compiled code multiplies integer powers up, which rounds otherwise than Python's.
     begin = "float(step), "
-    names = {**globals(), **_names(rule, False)}
+    names = {**globals(), **_names(rule)}
     if rule.measure is not None:
         names["_total"] = _measure_names(rule)["_total"]
         values = listed(rule.measured_with)

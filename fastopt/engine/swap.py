@@ -68,7 +68,7 @@ class Swap(Batch):
 @cache
 def _compile_swap(dtype: np.dtype[np.floating]) -> Launch:
     names = {
-        **kernel._names(_SWAP, False),
+        **kernel._names(_SWAP),
         "_apply": register_jitable(kernel._specialised(_apply_swap, "apply_swap", {})),
     }
     name = f"swap_{digest(_apply_swap)}_{dtype.name}"

@@ -13,6 +13,7 @@ import fastopt
 from fastopt import Rule
 from fastopt.algorithms import nag
 from fastopt.engine import kernel
+from fastopt.engine.plain import SQUARES
 from tests.algorithms.cases import CASES, each_dtype
 
 pytestmark = pytest.mark.jit
@@ -34,14 +35,15 @@ RULES = [
     Rule(nag.move),
     Rule(four, ("m", "v", "d", "n")),
 ]
+MEASURING = [SQUARES, *dict.fromkeys(rule for rule in RULES if rule.measure is not None)]
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 
 
-def fresh(rule, dtype):
+def fresh(rule, dtype, compiled=kernel.compile_launch):
     """Return LLVM's code and the machine's of a launch. What comes from the disk cache has none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTOPT_CACHE", "0")
-        launch = kernel.compile_launch.__wrapped__(rule, np.dtype(dtype))
+        launch = compiled.__wrapped__(rule, np.dtype(dtype))
     (signature,) = launch.signatures
     return launch.inspect_llvm(signature), launch.inspect_asm(signature)
 
@@ -99,6 +101,28 @@ def test_vectors(rule, dtype):
     assert bool(vectors(asm, "sqrt", dtype)) == ("sqrt" in rule.function.__code__.co_names)
     divides = "/" in inspect.getsource(rule.function) or "sqrt" in rule.function.__code__.co_names
     assert bool(vectors(asm, "div", dtype)) == divides
+
+
+@each_dtype
+@pytest.mark.parametrize("rule", MEASURING, ids=lambda rule: rule.name)
+@knows_machine
+def test_sums_alone_are_reordered_and_in_vectors(rule, dtype):
+    llvm, asm = code(rule, dtype, kernel.compile_measure)
+    operations = relaxed(llvm)
+    assert operations
+    assert all(re.match(r"fadd reassoc (?:double|<\d+ x double>) ", each) for each in operations), operations
+    assert fused(asm) == []
+    assert vectors(asm, "add", "float64")
+
+
+@knows_machine
+def test_gradients_are_cleared_in_vectors():
+    llvm, asm = code(fastopt.SGD.plain, "float32", kernel.compile_clearing)
+    assert doubles(llvm) == relaxed(llvm) == fused(asm) == []
+    cleared = r"store <\d+ x float> zeroinitializer"
+    assert re.search(cleared, llvm)
+    plain, _ = code(fastopt.SGD.plain, "float32")
+    assert not re.search(cleared, plain)
 
 
 # That these would notice.
