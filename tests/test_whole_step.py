@@ -28,6 +28,8 @@ def plans(draw_from):
         "max_grad_value": st.sampled_from([0.05, 2.0]),
         "ema_decay": st.sampled_from([0.5, 0.9]),
         "ema_warmup": st.just(True),
+        "swa_start": st.integers(0, 3),
+        "swa_every": st.integers(1, 2),
         "maximize": st.just(True),
         "threads": st.integers(1, 3),
     }
@@ -43,6 +45,7 @@ def plans(draw_from):
         "scale": draw_from(st.sampled_from([1.0, 1.0, 3.0, 1024.0])),
         "lrs": draw_from(st.lists(st.sampled_from([1.0, 0.5]), min_size=len(groups), max_size=len(groups))),
         "frozen": draw_from(st.booleans()),
+        "slower": draw_from(st.booleans()),
         "missing": draw_from(st.booleans()),
         "interrupted": draw_from(st.booleans()),
         "seed": draw_from(st.integers(0, 2**16)),
@@ -57,12 +60,15 @@ class Trial:
         self.rng = np.random.default_rng(plan["seed"])
         self.lrs = [lr * self.case.hyper["lr"] for lr in plan["lrs"]]
         self.params = [[draw(self.rng, shape, plan["dtype"]) for shape in group] for group in plan["groups"]]
-        own = {name: self.options.get(name) for name in ("ema_decay", "ema_warmup", "maximize")}
+        named = ("ema_decay", "ema_warmup", "swa_start", "swa_every", "maximize")
+        own = {name: self.options.get(name) for name in named}
         own = {name: value for name, value in own.items() if value is not None}
         runs = [
             None
             if self.is_frozen(i)
-            else Averaged(self.case.reference, array, **{**self.case.hyper, "lr": lr, **own})
+            else Averaged(
+                self.case.reference, array, **{**self.case.hyper, "lr": lr * self.lr_scale(i), **own}
+            )
             for group, lr in zip(self.params, self.lrs, strict=True)
             for i, array in enumerate(group)
         ]
@@ -76,16 +82,24 @@ class Trial:
         self.containers = [fastopt.pack(group) if plan["packed"] else group for group in self.params]
         self.opt = self.new(self.containers)
         self.close = Closeness(400, [run.params for run in runs if run], whole=self.case.over == "matrix")
-        self.close.peaks |= {(i, "ema"): np.abs(run.params) for i, run in enumerate(filter(None, runs))}
+        self.close.peaks |= {
+            (i, name): np.abs(run.params)
+            for i, run in enumerate(filter(None, runs))
+            for name in ("ema", "swa")
+        }
 
     def is_frozen(self, number):
         return self.plan["frozen"] and number == 1
+
+    def lr_scale(self, number):
+        return 0.5 if self.plan["slower"] and number == 0 else 1.0
 
     def new(self, containers):
         groups = [{"params": each, "lr": lr} for each, lr in zip(containers, self.lrs, strict=True)]
         frozen = (lambda name, array: name == "1") if self.plan["frozen"] else None
         hyper = {name: value for name, value in self.case.hyper.items() if name != "lr"}
-        return self.case.cls(groups, **hyper, **self.options, frozen=frozen)
+        overrides = {"0": {"lr_scale": 0.5}} if self.plan["slower"] else None
+        return self.case.cls(groups, **hyper, **self.options, frozen=frozen, overrides=overrides)
 
     def gradients(self, bad):
         """Return a gradient, or None, for each array."""
@@ -131,10 +145,8 @@ class Trial:
         wanted, found = [], []
         for own, run in zip(values(self.opt), self.reference.runs, strict=True):
             if run:
-                ema = {"ema": run.ema} if self.options.get("ema_decay") else {}
-                wanted.append(
-                    {"params": run.params, **run.state, **ema} if run.steps else {"params": run.params}
-                )
+                state = {**run.state, **run.averages} if run.steps else {}
+                wanted.append({"params": run.params, **state})
                 found.append(own if run.steps else {"params": own["params"]})
         self.close.check(found, wanted)
         assert self.opt.step_count == self.reference.count

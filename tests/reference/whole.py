@@ -8,12 +8,16 @@ from tests.reference.run import Run
 
 
 class Averaged(Run):
-    """A run with an exponential average of its parameters."""
+    """A run with averages of its parameters: the exponential one, and the mean of those of some steps."""
 
-    def __init__(self, function, params, *, ema_decay=0.0, ema_warmup=False, **others):
+    def __init__(
+        self, function, params, *, ema_decay=0.0, ema_warmup=False, swa_start=None, swa_every=1, **others
+    ):
         super().__init__(function, params, **others)
         self.ema_decay, self.ema_warmup = ema_decay, ema_warmup
+        self.swa_start, self.swa_every = swa_start, swa_every
         self.ema = self.params.copy()
+        self.seen = []
 
     def step(self, grad, **options):
         super().step(grad, **options)
@@ -21,6 +25,18 @@ class Averaged(Run):
         if self.ema_warmup:
             kept = min(kept, (1 + self.steps) / (10 + self.steps))
         self.ema = kept * self.ema + (1 - kept) * self.params
+        number = self.steps - 1  # of the step just taken, from 0
+        begun = self.swa_start is not None and number >= self.swa_start
+        if begun and (number - self.swa_start) % self.swa_every == 0:
+            self.seen.append(self.params.copy())
+
+    @property
+    def averages(self):
+        found = {"ema": self.ema} if self.ema_decay else {}
+        if self.swa_start is not None:
+            found["n_averaged"] = np.array(float(len(self.seen)))
+            found["swa"] = np.mean(self.seen, axis=0) if self.seen else np.zeros_like(self.params)
+        return found
 
 
 class WholeStep:
