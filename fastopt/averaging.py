@@ -113,7 +113,7 @@ class Averaging(Stateful):
         super()._add(group)
 
     def _require_parameters(self, what: str) -> None:
-        """Raise an error if the averages are in the parameters' place."""
+        super()._require_parameters(what)
         if self._shows_average:
             raise RuntimeError(f"{what} inside averaged_parameters(): leave the block first")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastopt.algorithm import Algorithm
 from fastopt.arrangement import Arrangement
+from fastopt.background import Turn
 from fastopt.gradients import GivenGradients
 from fastopt.group import Group
 from fastopt.hyperparameters import ParamGroup
@@ -14,7 +15,7 @@ from fastopt.leaf import Leaf, numbered
 from fastopt.options import StepOptions
 from fastopt.overrides import OPTIONS, Overrides, resolve
 from fastopt.packing import check_no_overlap
-from fastopt.tree import describe
+from fastopt.tree import describe, plural
 
 
 class Grouped(Algorithm):
@@ -28,6 +29,7 @@ class Grouped(Algorithm):
         self._count = 0
         self._arrangement: Arrangement | None = None
         self._given: GivenGradients | None = None
+        self._turn = Turn()
 
     @property
     def param_groups(self) -> list[ParamGroup]:
@@ -73,7 +75,9 @@ class Grouped(Algorithm):
 
     def _new(self, params: Any, values: Mapping[str, Any]) -> Group:
         name = "params" if self._sole and not self._groups else f"params[{len(self._groups)}]['params']"
-        return Group(ParamGroup(params, {**self._chosen_defaults, **values}, self._known_defaults()), name)
+        mapping = ParamGroup(params, {**self._chosen_defaults, **values}, self._known_defaults())
+        mapping.turn = self._turn
+        return Group(mapping, name)
 
     def _join(self, added: Group, own: Sequence[Mapping[str, Any]]) -> None:
         """Add a group, with what overrides set for each of its arrays."""
@@ -132,6 +136,7 @@ class Grouped(Algorithm):
         self._arrangement = self._given = None
 
     def _settle(self) -> None:
+        self._turn.wait()
         if self._arrangement is not None:
             self._arrangement.settle()
 
@@ -152,6 +157,25 @@ class Grouped(Algorithm):
             self._rearrange()
             fills = [{**self.initial_state(each), "ema": "params", "slow": "params"} for each in settings]
             group.adopt(rules, [fills[number] for number in numbers])
+
+    def __repr__(self) -> str:
+        lines = []
+        for group in self._groups:
+            values = ", ".join(
+                f"{k}={v!r}"
+                for k, v in group.mapping.items()
+                if k != "params" and (k in self.defaults or v != group.mapping.defaults[k])
+            )
+            size = sum(leaf.array.size for leaf in group.leaves)
+            lines.append(f"{values}: {plural(size, 'parameter')} in {plural(len(group.leaves), 'array')}")
+            counts = {
+                "frozen": len(group.leaves) - len(group.trained),
+                "with overrides": sum(map(bool, group.own)) - len(group.leaves) + len(group.trained),
+            }
+            special = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+            lines[-1] += f" ({special})" if special else ""
+        inside = lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines) + "\n"
+        return f"<{type(self).__name__}({inside}), {plural(self._count, 'step')} taken>"
 
 
 def is_group(item: Any) -> bool:

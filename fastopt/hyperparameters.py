@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.background import Turn
+
 
 @dataclass(frozen=True)
 class Range:
@@ -281,6 +283,8 @@ class ParamGroup(Settings, MutableMapping[str, Any]):
         self._overrides: dict[str, dict[str, Any]] = {}
         self._caches: list[dict[tuple[str, ...], tuple[Any, ...]]] = []
         self._constants = self.new_cache()
+        #: Set by the optimizer: a change waits for a step that is under way.
+        self.turn: Turn | None = None
         #: Set by the optimizer, when it has taken note of a change.
         self.changed = True
         for name in values:
@@ -325,6 +329,8 @@ class ParamGroup(Settings, MutableMapping[str, Any]):
         if name == "params":
             raise ValueError("the params of a group cannot be replaced; add_param_group adds some")
         self._check_name(name)
+        if self.turn is not None:
+            self.turn.wait()
         self._values[name] = check_value(name, value, self.defaults[name])
         for cache in self._caches:
             cache.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from fastopt.accumulation import Accumulator
 from fastopt.arrangement import Arrangement
 from fastopt.averaging import Averaging
+from fastopt.background import PendingStep
 from fastopt.checkpoint import expect_keys
 from fastopt.engine import available_threads
 from fastopt.grad_scaler import GradScaler
@@ -20,7 +22,6 @@ from fastopt.hyperparameters import check_value
 from fastopt.options import Options, StepOptions
 from fastopt.packing import Pack
 from fastopt.rows import Rows
-from fastopt.tree import plural
 
 __all__ = ["Optimizer", "Options"]
 
@@ -180,7 +181,41 @@ class Optimizer(Averaging):
     @property
     def step_count(self) -> int:
         """Number of steps taken."""
+        self._turn.wait()
         return self._count
+
+    def step_async(
+        self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0
+    ) -> PendingStep:
+        """Begin a step on a thread of the library's own, and return while it goes on.
+
+        Until it is done, the gradients must stay as they are, and the parameters and the state are undefined:
+        wait before you use them. Whatever else is done with the optimizer waits for it: another step,
+        saving, a changed hyperparameter.
+
+        Parameters
+        ----------
+        grads, lr, grad_scale
+            As of :meth:`step`.
+
+        Returns
+        -------
+        PendingStep
+            Its ``wait()`` returns when the step is done, and raises what the step raised: all of its errors
+            surface there, or where something else waits first.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> w = np.ones(3)
+        >>> opt = fastopt.SGD(w, lr=0.5)
+        >>> step = opt.step_async(np.ones(3))
+        >>> batch = np.arange(6.0).reshape(2, 3)  # is prepared meanwhile
+        >>> step.wait()
+        >>> w
+        array([0.5, 0.5, 0.5])
+        """
+        return self._turn.begin(partial(self.step, grads, lr=lr, grad_scale=grad_scale))
 
     def step(self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0) -> None:
         """Update all parameters once, in place.
@@ -277,16 +312,19 @@ class Optimizer(Averaging):
 
         None where no option asked for it; ``max_grad_norm=math.inf`` does, and clips nothing.
         """
+        self._turn.wait()
         return self._guard.grad_norm
 
     @property
     def skipped_nonfinite(self) -> int:
         """How many steps were left out because a gradient was not finite."""
+        self._turn.wait()
         return self._guard.nonfinite
 
     @property
     def skipped_outliers(self) -> int:
         """How many steps were left out because the norm of the gradients was an outlier."""
+        self._turn.wait()
         return self._guard.outliers
 
     @property
@@ -377,6 +415,7 @@ class Optimizer(Averaging):
         TypeError
             If a group is not a pack: the gradients given to :meth:`step` belong to the caller.
         """
+        self._turn.wait()
         for group in self._groups:
             if not isinstance(group.mapping["params"], Pack):
                 raise TypeError("zero_grad() needs a pack: gradients given to step() are the caller's")
@@ -399,25 +438,6 @@ class Optimizer(Averaging):
     def _load_options_state(self, saved: Any) -> None:
         self._guard.load_state_dict(saved["guard"])
         self._accumulator.load_state_dict(self._leaves(), saved["accumulated"])
-
-    def __repr__(self) -> str:
-        lines = []
-        for group in self._groups:
-            values = ", ".join(
-                f"{k}={v!r}"
-                for k, v in group.mapping.items()
-                if k != "params" and (k in self.defaults or v != group.mapping.defaults[k])
-            )
-            size = sum(leaf.array.size for leaf in group.leaves)
-            lines.append(f"{values}: {plural(size, 'parameter')} in {plural(len(group.leaves), 'array')}")
-            counts = {
-                "frozen": len(group.leaves) - len(group.trained),
-                "with overrides": sum(map(bool, group.own)) - len(group.leaves) + len(group.trained),
-            }
-            special = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
-            lines[-1] += f" ({special})" if special else ""
-        inside = lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines) + "\n"
-        return f"<{type(self).__name__}({inside}), {plural(self._count, 'step')} taken>"
 
 
 _NOTHING: list[Any] = []

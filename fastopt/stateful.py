@@ -157,7 +157,8 @@ class Stateful(Grouped):
         files.save(path, self.state_dict(params=params))
 
     def _require_parameters(self, what: str) -> None:
-        """Raise an error if something else is in the parameters' place: what is done needs themselves."""
+        """Wait for a step that is under way; raise an error if the arrays do not hold the parameters."""
+        self._turn.wait()
 
     def _layouts(self, group: Group, values: Mapping[str, Any]) -> list[checkpoint.Layout]:
         """Return the state that each leaf of a group has when its hyperparameters are set to ``values``."""

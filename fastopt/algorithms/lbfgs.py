@@ -346,6 +346,9 @@ class LBFGS(Optimizer):
         work.move(there.t)
         return there
 
+    def step_async(self, *args: Any, **options: Any) -> NoReturn:
+        raise TypeError("LBFGS cannot step while Python goes on: its closure is Python")
+
     # --- state
 
     @property
