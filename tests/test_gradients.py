@@ -56,6 +56,7 @@ def test_large_gradients_are_not_kept_alive(monkeypatch):
     assert seen() is None
 
 
+@pytest.mark.jit  # else it takes long
 def test_gradients_that_nobody_else_holds(monkeypatch):
     from collections.abc import Mapping
 

@@ -164,7 +164,7 @@ class Trial:
 
 
 @settings(
-    max_examples=60 if numba.config.DISABLE_JIT else 40,
+    max_examples=10 if numba.config.DISABLE_JIT else 40,
     deadline=None,  # kernels are compiled
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -52,6 +52,7 @@ def test_the_average_is_that_of_the_points_after_the_start(dtype, t0):
             np.testing.assert_allclose(average, mean, atol=9 * np.finfo(dtype).eps)
 
 
+@pytest.mark.jit  # else it takes long
 def test_the_average_comes_nearer_to_the_minimum_than_the_points():
     rng = np.random.default_rng(0)
     w = np.ones(500)
@@ -84,6 +85,7 @@ def parity(request, monkeypatch):
 CASE = replace(BY_ID["asgd"], torch="ASGD", torch_state={"ax": ("ax", 1.0)})
 
 
+@pytest.mark.jit  # else it takes long
 @each_dtype
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])

@@ -132,7 +132,9 @@ def test_gradients_are_cleared_in_vectors():
 def test_a_literal_is_noticed(text):
     names = {"math": math}
     exec(f"def literal(p, g, lr): return p - {text} * g", names)
-    llvm, _ = fresh(Rule(names["literal"]), "float32")
+    with pytest.raises(TypeError, match="rule 'literal' .* computes float32 in double"):
+        fresh(Rule(names["literal"]), "float32")
+    llvm, _ = fresh(Rule(names["literal"]), "float64")
     assert doubles(llvm)
 
 

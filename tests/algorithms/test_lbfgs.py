@@ -103,6 +103,7 @@ def make_logistic(x, y, decay):
     return logistic
 
 
+@pytest.mark.jit  # else it takes long
 @pytest.mark.parametrize("data", ["load_digits", "load_breast_cancer"])
 @pytest.mark.parametrize("decay", [1e-2, 1e-4])
 def test_logistic_regression(data, decay):

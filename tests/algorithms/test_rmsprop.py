@@ -44,6 +44,7 @@ def test_each_form_has_the_state_it_needs(form, state):
     assert list(RMSprop(np.ones(3), **form).state[0]) == state
 
 
+@pytest.mark.jit  # else it takes long
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_a_variance_that_rounding_makes_negative_does_no_harm(momentum):
     """A constant gradient has none; torch gives NaN."""

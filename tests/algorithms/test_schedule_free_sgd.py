@@ -143,6 +143,7 @@ def test_eval_and_train_move_the_parameters_in_place(case, dtype, layout):
             assert (opt.state[0]["z"][name] == z[name]).all()
 
 
+@pytest.mark.jit  # else it takes long
 @each_dtype
 def test_how_much_an_evaluation_rounds(dtype):
     rng = np.random.default_rng(0)
