@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fastopt import modifiers
+from fastopt.declaration import check_declaration
 from fastopt.engine import MatrixRule, Rule, compile_kernel
 from fastopt.hyperparameters import check_value
 
@@ -28,9 +29,8 @@ class Algorithm:
         if "defaults" not in cls.__dict__ and "__init__" in cls.__dict__:
             parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
             cls.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        for name in cls.rule.hyperparameters if "rule" in cls.__dict__ else ():
-            if name not in cls.defaults:
-                raise TypeError(f"{cls.__name__}: its rule takes {name!r}, which has no default")
+        if "rule" in cls.__dict__:
+            check_declaration(cls.__name__, cls.rule, cls.defaults)
 
     @classmethod
     def _known_defaults(cls) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine import threads
+from fastopt.engine.diagnosis import wrong_scalars
 from fastopt.engine.kernel import (
     BLOCK,
     END,
@@ -116,7 +117,10 @@ class Batch:
 
     def set_scalars(self, row: int, multiplier: float, scalars: Sequence[float]) -> None:
         """Set the scalars of a row: the gradients' multiplier, and the rule's. They are cast here, once."""
-        self._format.pack_into(self._view, row * self._format.size, multiplier, *scalars)
+        try:
+            self._format.pack_into(self._view, row * self._format.size, multiplier, *scalars)
+        except (struct.error, TypeError) as error:
+            raise wrong_scalars(self.rule, self._n_scalars(), scalars) from error
 
     def run(self) -> None:
         """Go over all segments."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import types as python_types
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
@@ -18,6 +19,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.numpy_support import as_dtype
 from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastopt.engine.declared import GENERATED, functions_of
+from fastopt.engine.rule import digest
 
 
 def view(address, size, like):
@@ -119,8 +123,7 @@ def _flush_compiled(x):
 
 def _unrolled(signature: str, item: str, n: int, **names: Any) -> Callable[..., Any]:
     items = "".join(f"{item.format(k)}, " for k in range(n))
-    function: Callable[..., Any] = eval(f"lambda {signature}: ({items})", names)
-    return function
+    return defined("unrolled", signature, [f"return ({items})"], **names)
 
 
 def views(addresses, offset, size, like):
@@ -183,7 +186,7 @@ def store(p, state, i, new):
 @overload(store)
 def _store_compiled(p, state, i, new):
     if len(state) and not (isinstance(new, types.BaseTuple) and len(new) == 1 + len(state)):
-        raise numba.TypingError(f"the rule must return {1 + len(state)} values: p, then its state")
+        raise TypeError(f"the rule must return {1 + len(state)} values: p, then its state")
     lines = ["p[i] = new[0]" if len(state) else "p[i] = new"]
     lines += [f"state[{k}][i] = flush(new[{k + 1}])" for k in range(len(state))]
     return defined("store", "p, state, i, new", lines, flush=flush)
@@ -191,9 +194,29 @@ def _store_compiled(p, state, i, new):
 
 def defined(name: str, arguments: str, lines: list[str], **names: Any) -> Callable[..., Any]:
     """Return a function made of source lines."""
-    exec("\n    ".join([f"def {name}({arguments}):", *lines]), names)
-    function: Callable[..., Any] = names[name]
-    return function
+    source = "\n    ".join([f"def {name}({arguments}):", *lines])
+    exec(compile(source, GENERATED, "exec"), names)
+    return named(names[name])
+
+
+@cache
+def named(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy of a function whose compiled code has a name that no other function's has.
+
+    The linker knows functions by their qualified names, and by a number that begins anew in each process.
+    """
+    if not isinstance(function, python_types.FunctionType):
+        return function
+    copy = python_types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__qualname__ = f"{function.__qualname__}_{digest(function)}"
+    copy.__module__ = function.__module__
+    return copy
 
 
 # What an update ends with.
@@ -248,7 +271,7 @@ def collector(n_written: int, kinds: tuple[str, ...]) -> Callable[..., Any]:
     @overload(collect)
     def collect_compiled(state, sums, i, new):
         if (len(new) if isinstance(new, types.BaseTuple) else 1) != n:
-            raise numba.TypingError(wrong)
+            raise TypeError(wrong)
         return function
 
     return collect
@@ -265,16 +288,11 @@ def keeper(n: int) -> Callable[..., Any]:
 
 
 def jitable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a plain function, and those of its module that it calls, callable from compiled code."""
-    registered = getattr(function, "__code__", None)
-    if registered is None or function in _JITABLE:
-        return function
-    _JITABLE.add(function)
-    for name in registered.co_names:
-        helper = function.__globals__.get(name)
-        if isinstance(helper, python_types.FunctionType):
-            jitable(helper)
-    register_jitable(function)
+    """Make a plain function, and those that it calls, callable from compiled code."""
+    for each in functions_of(function) if hasattr(function, "__code__") else ():
+        if each not in _JITABLE:
+            _JITABLE.add(each)
+            register_jitable(each)
     return function
 
 

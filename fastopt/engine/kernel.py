@@ -13,20 +13,19 @@ always the same one for a tensor, because a tensor is cut at the same places who
 
 from __future__ import annotations
 
-import os
-import pickle
 import types as python_types
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
+from numba.core.errors import NumbaError
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from fastopt.engine.cache import from_cache, sources
 from fastopt.engine.compiled import (
     cast,  # noqa: F401
     check_dtypes,  # noqa: F401
@@ -38,6 +37,7 @@ from fastopt.engine.compiled import (
     keeper,
     leave,
     load,
+    named,
     prefetch,
     row,
     selector,
@@ -48,6 +48,7 @@ from fastopt.engine.compiled import (
     views,
     zeros,
 )
+from fastopt.engine.diagnosis import examiner, failed, scalars_examiner
 from fastopt.engine.rule import Rule, digest
 
 #: With ``nogil`` several threads can run a kernel at once. With the "numpy" error model a division
@@ -71,6 +72,7 @@ AHEAD, FETCHED = 8, 1024
 # ``_specialised``.
 
 _rule: Any = None
+_examine: Any = None
 _apply: Any = None
 _written: Any = None
 _finish_with: Any = None
@@ -83,6 +85,7 @@ N_STATE = N_SCALARS = N_SUMS = 0
 
 def _update(p, g, state, scalars):
     """Apply the rule to each element. The first scalar multiplies the gradient."""
+    _examine(p)
     written = _written(state)
     for i in range(p.size):
         store(p, written, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
@@ -91,6 +94,7 @@ def _update(p, g, state, scalars):
 
 def _measure(p, g, state, scalars):
     """Return the sums of all elements' terms."""
+    _examine(p)
     written, sums = _written(state), _zeros()
     for i in range(p.size):
         sums = _collect(written, sums, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
@@ -213,7 +217,9 @@ def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable
 
     Globals, not a closure: Numba's disk cache pickles a closure's cells, and those of functions never
     compare equal. The name is what keeps the cached kernels apart: the cache's index is rewritten without
-    a lock, so two processes that compile different things under one name load each other's code.
+    a lock, so two processes that compile different things under one name load each other's code. And what a
+    kernel calls is in the cache with it, under its name: of two that have one name, in kernels of
+    different processes, both kernels call the first that is loaded.
     """
     function = python_types.FunctionType(template.__code__, {**globals(), **names}, name)
     function.__qualname__ = name
@@ -225,14 +231,16 @@ def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable
 def _names(rule: Rule, clears: bool = False) -> Mapping[str, Any]:
     """Return what a rule puts in the place of the templates' names."""
     names: dict[str, Any] = {
-        "_rule": jitable(rule.function),
+        "_rule": jitable(named(rule.function)),
+        "_examine": examiner(rule),
         "_finish_with": jitable(clear if clears else leave),
         "_written": selector(tuple(rule.state.index(name) for name in rule.written)),
         "N_STATE": len(rule.state),
         "N_SCALARS": 1 + rule.n_scalars,
     }
+    own = f"{'clearing_' if clears else ''}{rule.name}_{rule.fingerprint}"
     for name, template in (("_update", _update), ("_apply", _apply_update), ("_fetch", _fetch)):
-        names[name] = register_jitable(_specialised(template, f"{name[1:]}_{rule.name}", names))
+        names[name] = register_jitable(_specialised(template, f"{name[1:]}_{own}", names))
     return names
 
 
@@ -242,7 +250,8 @@ def _measure_names(rule: Rule) -> Mapping[str, Any]:
     measure = rule.measure
     assert measure is not None
     names: dict[str, Any] = {
-        "_rule": jitable(measure.function),
+        "_rule": jitable(named(measure.function)),
+        "_examine": examiner(rule, measuring=True),
         "_written": selector(tuple(rule.state.index(name) for name in measure.writes)),
         "_collect": collector(len(measure.writes), measure.sums),
         "_zeros": zeros(len(measure.sums)),
@@ -259,37 +268,21 @@ def _measure_names(rule: Rule) -> Mapping[str, Any]:
         "_added": _added,
         "_total": _total,
     }
+    own = f"measuring_{rule.name}_{rule.measure_fingerprint}"
     for name, template in templates.items():
-        names[name] = register_jitable(_specialised(template, f"{name[1:]}_{rule.name}", names))
+        names[name] = register_jitable(_specialised(template, f"{name[1:]}_{own}", names))
     return names
 
 
-@cache
-def _source() -> str:
-    """Return a digest of the templates' files. Numba's disk cache watches only one of them."""
-    here = Path(__file__)
+def _compiled(
+    template: Any, name: str, names: Mapping[str, Any], signature: Any, rule: Rule
+) -> Callable[..., None]:
+    """Return a template that is compiled for a signature, from the disk cache where it is there."""
+    function = _specialised(template, f"{name}_{sources()}", names)
     try:
-        return digest(here.read_text(), here.with_name("compiled.py").read_text())
-    except OSError:  # in a zip file, which does not change
-        return ""
-
-
-def _compiled(template: Any, name: str, names: Mapping[str, Any], signature: Any) -> Callable[..., None]:
-    """Return a template that is compiled for a signature, from the disk cache where it is there.
-
-    The cache is Numba's: ``__pycache__`` beside this file, or a folder of the user's where that one is
-    read-only, or ``NUMBA_CACHE_DIR``. Where none is writable, or with ``FASTOPT_CACHE=0``, each process
-    compiles for itself.
-    """
-    function = _specialised(template, f"{name}_{_source()}", names)
-    if os.environ.get("FASTOPT_CACHE", "1") != "0":
-        try:
-            cached: Callable[..., None] = numba.njit(signature, cache=True, **OPTIONS)(function)
-            return cached
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-            pass  # no folder to write to, or a damaged file in it: only time is lost
-    compiled: Callable[..., None] = numba.njit(signature, **OPTIONS)(function)
-    return compiled
+        return from_cache(function, signature, OPTIONS, rule) or numba.njit(signature, **OPTIONS)(function)
+    except NumbaError as error:
+        raise failed(rule, error) from error
 
 
 def _launch_signature(dtype: np.dtype[np.floating]) -> Any:
@@ -314,21 +307,21 @@ def compile_launch(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
         ``launch(table, scalars, tickets, chunk)``; see ``_launch``. It releases the GIL.
     """
     name = f"{rule.name}_{rule.fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _names(rule), _launch_signature(dtype))
+    return _compiled(_launch, name, _names(rule), _launch_signature(dtype), rule)
 
 
 @cache
 def compile_clearing(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
     """Return a launch that also sets the gradients to zero, in the same pass. See :func:`compile_launch`."""
     name = f"{rule.name}_clearing_{rule.fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _names(rule, clears=True), _launch_signature(dtype))
+    return _compiled(_launch, name, _names(rule, clears=True), _launch_signature(dtype), rule)
 
 
 @cache
 def compile_measure(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
     """Return the compiled launch of a rule's measure. See :func:`compile_launch`."""
     name = f"{rule.name}_measure_{rule.measure_fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _measure_names(rule), _launch_signature(dtype))
+    return _compiled(_launch, name, _measure_names(rule), _launch_signature(dtype), rule)
 
 
 @cache
@@ -353,7 +346,7 @@ def compile_finish(rule: Rule, dtype: np.dtype[np.floating], kinds: tuple[int, .
     name = f"{rule.name}_finish_{digest(rule.scalars, len(rule.carry), kinds)}_{dtype.name}"
     double, integer = types.float64[:, ::1], types.int64[:, ::1]
     signature = types.void(integer, double, integer, double, numba.from_dtype(dtype)[:, ::1])
-    return _compiled(_finish, name, names, signature)
+    return _compiled(_finish, name, names, signature, rule)
 
 
 def _finisher(rule: Rule, kinds: tuple[int, ...]) -> Callable[..., Any]:
@@ -383,7 +376,7 @@ def _finisher(rule: Rule, kinds: tuple[int, ...]) -> Callable[..., Any]:
             view=view,
             flush=flush,
             np=np,
-            _rule_scalars=jitable(rule.scalars),
+            _rule_scalars=jitable(named(rule.scalars)),
         )
     )
 
@@ -425,7 +418,7 @@ def compile_kernel(rule: Rule, defaults: tuple[Any, ...]) -> Callable[..., None]
         names["_total"] = _measure_names(rule)["_total"]
         values = listed(rule.measured_with)
         if rule.measure.scalars is not None:
-            names["_measure_scalars"] = jitable(rule.measure.scalars)
+            names["_measure_scalars"] = jitable(named(rule.measure.scalars))
             before = begin + (carry if rule.measure.over == "all" else "")
             values = f"*_measure_scalars({before}{values})"
         lines.append(f"sums = _total(p, g, ({state}), cast((1.0, {values}), p))")
@@ -433,7 +426,9 @@ def compile_kernel(rule: Rule, defaults: tuple[Any, ...]) -> Callable[..., None]
     if rule.scalars is None:
         lines.append(f"new = ({listed(rule.scalars_of)})")
     else:
-        names["_rule_scalars"] = jitable(rule.scalars)
+        names["_rule_scalars"] = jitable(named(rule.scalars))
+        names["_examine_scalars"] = scalars_examiner(rule)
+        lines.append(f"_examine_scalars(({listed(rule.scalars_of)}))")
         kept = "kept, " if carry else ""
         lines.append(f"{kept}new = _rule_scalars({begin}{carry}{listed(rule.scalars_of)})")
     lines += [f"{name}[0] = flush(np.float64(kept[{k}]))" for k, name in enumerate(rule.carry)]

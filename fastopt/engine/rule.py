@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dis
 import hashlib
-import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from fastopt.engine import declared
+from fastopt.engine.declared import arguments as _arguments
 
-def _arguments(function: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(function).parameters)
+#: What the functions of rules must return after the parameter: modifiers wrap them in others.
+RETURNED: WeakKeyDictionary[Callable[..., Any], tuple[str, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class Measure:
     writes: tuple[str, ...] = ()
     over: str = "tensor"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "function", declared.plain(self.function, "the function of a measure,"))
+        if self.scalars is not None:
+            scalars = declared.plain(self.scalars, "the scalars of a measure,")
+            object.__setattr__(self, "scalars", scalars)
+        declared.check_code(self.function, "measure")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -57,9 +66,9 @@ class Rule:
         A plain function of scalars. It takes the parameter, the gradient, one value of each
         state buffer and the scalars of the step, and returns the new parameter and the new
         state (the parameter alone where there is no state). It may use arithmetic, comparisons,
-        ``abs``, ``min``, ``max``, the functions of :mod:`math`, and plain functions of its module that
-        do no more. Number literals do not belong in it: they are doubles, or 64-bit integers, and promote
-        a float32 rule to double.
+        ``abs``, ``min``, ``max``, the functions of :mod:`math`, and plain functions that it knows by their
+        names and that do no more. Number literals do not belong in it: they are doubles, or 64-bit integers,
+        and would promote a float32 rule to double, which is refused when it is compiled.
     state : tuple of str
         The names of the state buffers, in the order in which the function takes them.
     scalars : callable, optional
@@ -83,7 +92,16 @@ class Rule:
     Raises
     ------
     TypeError
-        If a function cannot take what it is given.
+        If a function cannot take what it is given, returns another number of values than it must, or has code
+        that is Python's alone. The message names the line. What is seen only when a rule is compiled
+        is a TypeError, too, of the first step or of the first call of its kernel.
+    ValueError
+        If names are no names, or the same.
+
+    Notes
+    -----
+    A function that Numba has compiled, or a static method, is taken for the plain function in it. Rules
+    whose source is in files are loaded from Numba's disk cache, others are compiled in each process.
 
     Examples
     --------
@@ -94,6 +112,9 @@ class Rule:
     >>> rule = Rule(momentum, state=("velocity",))
     >>> rule.hyperparameters
     ('lr', 'momentum')
+    >>> Rule(momentum)
+    Traceback (most recent call last):
+    TypeError: rule 'momentum' (...) must return one value, ... and no tuple; it returns 2 values
     """
 
     function: Callable[..., Any]
@@ -105,19 +126,73 @@ class Rule:
     decay: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("state", "carry", "writes"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, declared.names(getattr(self, name), f"a rule's {name}"))
+        object.__setattr__(self, "function", declared.plain(self.function, "the function of a rule,"))
+        if self.scalars is not None:
+            starred = bool(self.carry) or self.measure is not None  # those come before what has a name
+            made = declared.plain(self.scalars, "the scalars of a rule,", starred)
+            object.__setattr__(self, "scalars", made)
+        self._check_arguments()
+        self._check_names()
+        listing = listed_results(self.written)
+        declared.check_code(self.function, "rule")
+        declared.check_returned(self.function, 1 + len(self.written) if self.written else 0, "rule", listing)
+        RETURNED[self.function] = self.written
+        if self.scalars is not None:
+            self._check_scalars(self.scalars)
+
+    def _check_arguments(self) -> None:
+        here = declared.place(self.function, name=repr(self.name))
         if self.n_scalars < 0:
             raise TypeError(
-                f"rule {self.name!r} must take a parameter, a gradient, the state {self.state} and "
+                f"rule {here} must take a parameter, a gradient, the state {self.state} and "
                 f"then its scalars; it takes only {self._arguments}"
             )
+        taken = self._arguments[2 : 2 + len(self.state)]
+        for name, argument in zip(self.state, taken, strict=True):
+            if name != argument and name in self._arguments[2:]:
+                raise TypeError(
+                    f"rule {here} takes {argument!r} where its state has {name!r}: the state {self.state} "
+                    "must come in one order, after the parameter and the gradient"
+                )
         if self.n_measure_scalars < 0:
             raise TypeError(
                 f"the measure of rule {self.name!r} must take a parameter, a gradient and the state"
             )
         if self.scalars is None and (self.carry or self.measure is not None):
             raise TypeError(f"rule {self.name!r} needs `scalars`: it carries numbers, or measures")
+        if self.decay not in (None, "coupled", "decoupled", "none"):
+            kinds = "'coupled', 'decoupled', 'none', or None"
+            raise ValueError(f"rule {here}: decay must be {kinds}, got {self.decay!r}")
+        if self.scalars is not None and _arguments(self.scalars)[:1] != ("step",):
+            names, at = _arguments(self.scalars), declared.place(self.scalars)
+            if not names or "step" in names:
+                raise TypeError(
+                    f"the scalars of rule {self.name!r}, {at} must take the step first; they take {names}"
+                )
+
+    def _check_names(self) -> None:
         for name in {*self.written, *(self.measure.writes if self.measure else ())} - {*self.state}:
             raise TypeError(f"rule {self.name!r} writes {name!r}, which is not in its state {self.state}")
+        groups = (
+            ("what kernels call the arguments of every rule", ("p", "g", "step")),
+            ("a state", self.state),
+            ("carried", self.carry),
+            ("a hyperparameter", self.hyperparameters),
+        )
+        declared.check_apart(groups, f"rule {declared.place(self.function, name=repr(self.name))}")
+
+    def _check_scalars(self, scalars: Callable[..., Any]) -> None:
+        what = f"the scalars of rule {self.name!r},"
+        if self.carry:
+            declared.check_returned(scalars, 2, what, "two tuples: what is carried, and the scalars")
+        else:
+            taken = ", ".join(self._arguments[2 + len(self.state) :])
+            count = "1 scalar" if self.n_scalars == 1 else f"{self.n_scalars} scalars"
+            listing = f"a tuple of the {count} that the rule takes after its state ({taken or 'none'})"
+            declared.check_returned(scalars, self.n_scalars, what, listing)
 
     @cached_property
     def _arguments(self) -> tuple[str, ...]:
@@ -179,6 +254,17 @@ class Rule:
         return len(_arguments(self.measure.function)) - 2 - len(self.state)
 
     @cached_property
+    def in_files(self) -> bool:
+        """Whether all its source is in files, so that compiled code can be kept for the next process."""
+        own = [
+            self.function,
+            self.scalars,
+            *((self.measure.function, self.measure.scalars) if self.measure else ()),
+        ]
+        functions = [each for function in own if function for each in declared.functions_of(function)]
+        return all(map(declared.is_in_file, functions))
+
+    @cached_property
     def traffic(self) -> int:
         """How many numbers a step reads and writes for each parameter."""
         functions = [(self.function, 1 + len(self.written))]
@@ -205,6 +291,13 @@ class Rule:
         """The same of the measure."""
         measure = self.measure
         return "" if measure is None else digest(measure.function, self.state, measure.writes, measure.sums)
+
+
+def listed_results(written: tuple[str, ...]) -> str:
+    """Return what a rule must return, in words."""
+    if not written:
+        return "one value, the new parameter, and no tuple"
+    return f"{1 + len(written)} values: p, {', '.join(written)}"
 
 
 def digest(*things: object) -> str:

@@ -72,4 +72,4 @@ def _compile_swap(dtype: np.dtype[np.floating]) -> Launch:
         "_apply": register_jitable(kernel._specialised(_apply_swap, "apply_swap", {})),
     }
     name = f"swap_{digest(_apply_swap)}_{dtype.name}"
-    return kernel._compiled(kernel._launch, name, names, kernel._launch_signature(dtype))
+    return kernel._compiled(kernel._launch, name, names, kernel._launch_signature(dtype), _SWAP)

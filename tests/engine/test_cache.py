@@ -146,3 +146,36 @@ def test_read_only_installation_without_home(tmp_path, name):
     )
     assert got.split()[0] == "compiled"
     assert got.split()[1] == run(STEP, tmp_path, name, "float32").split()[1]
+
+
+COUNTED = """
+    import sys; import numpy as np, fastopt
+    for kind in sys.argv[1:]:
+        g = np.ones(2)
+        if kind == "clearing":
+            fastopt.SGD(np.ones(2), zero_grads=True).step(g)
+        elif kind == "plain":
+            fastopt.SGD(np.ones(2)).step(g)
+        else:
+            opt = fastopt.SGD(np.ones(2), lr=1.0, **{kind: 0.5 if kind == "ema_decay" else 0})
+            opt.step(g)
+            g = opt.averages()
+        print(g.tolist(), end=" ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("clearing", "plain"), "[0.0, 0.0] [1.0, 1.0]"),
+        (("ema_decay", "swa_start"), "[0.5, 0.5] [0.0, 0.0]"),
+    ],
+)
+def test_kernels_of_different_processes_do_not_call_each_others_parts(tmp_path, kinds, expected):
+    """Each is compiled in a process of its own, in which Numba counts from the beginning; then both are loaded."""
+    for kind in kinds:
+        run(COUNTED, tmp_path, kind)
+    assert run(COUNTED, tmp_path, *kinds) == expected
+    assert run(COUNTED, tmp_path, *reversed(kinds)) == " ".join(
+        reversed(expected.replace("] [", "]|[").split("|"))
+    )

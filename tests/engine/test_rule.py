@@ -1,10 +1,12 @@
 import math
 
+import numba
 import numpy as np
 import pytest
 
 import fastopt
 from fastopt import Rule
+from tests.algorithms.cases import CASES
 
 
 def test_hyperparameters_are_the_last_arguments():
@@ -26,7 +28,7 @@ def test_hyperparameters_are_those_of_the_scalars():
 def test_too_few_arguments():
     def rule(p, g): ...
 
-    with pytest.raises(TypeError, match=r"rule 'rule' must take .* the state \('m',\)"):
+    with pytest.raises(TypeError, match=r"rule 'rule' \(.*, line \d+\) must take .* the state \('m',\)"):
         Rule(rule, state=("m",))
 
 
@@ -84,18 +86,6 @@ def test_lambda():
     assert w.tolist() == [-2.0, -2.0, -2.0]
 
 
-@pytest.mark.jit
-def test_a_rule_must_return_its_state():
-    import numba
-
-    class Short(fastopt.Optimizer):
-        rule = Rule(lambda p, g, m, lr: (p, m, m), state=("m",))
-        defaults = {"lr": 1.0}
-
-    with pytest.raises(numba.TypingError, match="must return 2 values"):
-        Short(np.ones(3)).step(np.ones(3))
-
-
 def test_fingerprint_sees_functions_of_modules():
     import types
 
@@ -113,3 +103,48 @@ def test_fingerprint_holds_no_address():
         make("p - unknown.size * g", unknown=object()).fingerprint
         == make("p - unknown.size * g", unknown=object()).fingerprint
     )
+
+
+def test_a_compiled_function_is_taken_for_the_plain_one():
+    @numba.njit(fastmath=True)
+    def rule(p, g, lr):
+        return p - lr * g
+
+    made = Rule(rule)
+    assert made.function is getattr(rule, "py_func", rule)
+    assert made.fingerprint == Rule(made.function).fingerprint
+
+
+def test_a_static_method_is_taken_for_its_function():
+    class Holder:
+        @staticmethod
+        def update(p, g, lr):
+            return p - lr * g
+
+        rule = Rule(update)
+
+    assert Holder.rule.function is Holder.update
+
+
+def test_lists_of_names_are_taken():
+    made = Rule(lambda p, g, m, lr: (p, m), state=["m"], writes=["m"])
+    assert (made.state, made.writes) == (("m",), ("m",))
+    assert hash(made)
+
+
+def test_rules_are_kept_on_disk_only_if_all_their_source_is_in_files():
+    def here(p, g, lr):
+        return p - lr * g
+
+    scope = {"here": here}
+    exec("def rule(p, g, lr): return here(p, g, lr)", scope)
+    exec("def scalars(step, lr): return (lr,)", scope)
+    assert Rule(here).in_files
+    assert not Rule(scope["rule"]).in_files
+    assert not Rule(here, scalars=scope["scalars"]).in_files
+    assert all(case.rule.in_files for case in CASES if case.scalar)
+    (modified,) = {
+        leaf.rule for group in fastopt.Adam(np.ones(2), ema_decay=0.5)._groups for leaf in group.leaves
+    }
+    assert modified.function is not fastopt.Adam.plain.function
+    assert modified.in_files
