@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt.engine.memory import address, byte_bounds, contiguous_address
 from fastopt.engine.rows import Touched
+from fastopt.foreign import as_numpy
 from fastopt.leaf import Array, Leaf
 from fastopt.rows import Rows
 
@@ -65,7 +66,7 @@ class GivenGradients:
         Parameters
         ----------
         given : list
-            A gradient, or None, for each leaf.
+            A gradient, or None, for each leaf. Arrays of other libraries become views of them.
         places : callable
             Returns how errors name the gradient of each leaf.
         allow_rows : bool
@@ -125,6 +126,8 @@ class GivenGradients:
         for i, (leaf, grad, place) in enumerate(zip(self._leaves, given, places, strict=True)):
             if grad is None:
                 continue
+            if not isinstance(grad, np.ndarray):
+                given[i] = grad = as_numpy(grad, place)  # a view must live as long as its address is used
             if self._writeable:
                 _check_writeable(grad.values if isinstance(grad, Rows) else grad, place)
             if allow_rows and isinstance(grad, Rows):

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.memory import aligned_zeros
+from fastopt.foreign import as_numpy
 from fastopt.hyperparameters import ParamGroup
 from fastopt.leaf import Array, Leaf, check_updatable
 from fastopt.overrides import lay_over
@@ -29,7 +30,7 @@ class Group:
     tree : Tree
         The structure of its parameters.
     arrays : list of ndarray
-        Its parameters.
+        Its parameters; views of those that are arrays of other libraries.
     own : sequence of mapping
         What overrides set for each of them.
     leaves, trained : list of Leaf
@@ -38,7 +39,7 @@ class Group:
     Raises
     ------
     TypeError
-        If one of its parameters is no array of a dtype that is known.
+        If one of its parameters is no array of a dtype that is known, or not in the CPU's memory.
     """
 
     def __init__(self, mapping: ParamGroup, name: str) -> None:
@@ -46,10 +47,12 @@ class Group:
         params = mapping["params"]
         packed = isinstance(params, Pack)
         self.tree = Tree(params.params if packed else params)
-        self.arrays: list[Array] = self.tree.leaves(params.params if packed else params, name)
+        self._given = self.tree.leaves(params.params if packed else params, name)
+        places = [name + way for way in self.tree.names]
+        self.arrays: list[Array] = list(map(as_numpy, self._given, places))
         self._grads = self.tree.leaves(params.grads, name) if packed else [None] * len(self.arrays)
-        for array, way in zip(self.arrays, self.tree.names, strict=True):
-            check_array(array, name + way)
+        for array, place in zip(self.arrays, places, strict=True):
+            check_array(array, place)
         self.own: Sequence[Mapping[str, Any]] = []
         self.leaves: list[Leaf] = []
         self.trained: list[Leaf] = []
@@ -74,8 +77,9 @@ class Group:
             )
         ]
         self.trained = [leaf for leaf in self.leaves if not leaf.frozen]
-        for leaf in self.trained:
-            check_updatable(leaf.array, leaf.place)
+        for leaf, given in zip(self.leaves, self._given, strict=True):
+            if not leaf.frozen:
+                check_updatable(leaf.array, leaf.place, given)
 
     def adopt(self, rules: Sequence[Rule | MatrixRule], fills: Sequence[Mapping[str, float | str]]) -> None:
         """Take a rule for each leaf. State that the rule before it had under the same names is kept.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.memory import aligned_zeros, self_overlapping
+from fastopt.foreign import as_numpy
 from fastopt.hyperparameters import Settings
 
 Array = NDArray[np.floating]
@@ -118,6 +119,7 @@ class Leaf:
         """Return a gradient as an array that fits, or raise an error that names ``place``."""
         if isinstance(grad, np.generic):  # what the sum of an array is
             grad = np.asarray(grad)
+        grad = as_numpy(grad, place)
         if not isinstance(grad, np.ndarray):
             raise TypeError(
                 f"{place} must be an array of {self.dtype}, or None where there is no gradient; "
@@ -148,10 +150,15 @@ def numbered(leaves: Sequence[Leaf]) -> tuple[list[Settings], list[int]]:
     return list(found.values()), [numbers[id(leaf.group)] for leaf in leaves]
 
 
-def check_updatable(array: Array, place: str) -> None:
-    """Raise an error that names ``place`` unless ``array`` can be updated in place."""
+def check_updatable(array: Array, place: str, given: Any) -> None:
+    """Raise an error that names ``place`` unless ``array``, a view of what was given, can be updated."""
     if not array.flags.writeable:
-        raise ValueError(f"{place} must be writeable, got a read-only array")
+        if isinstance(given, np.ndarray):
+            raise ValueError(f"{place} must be writeable, got a read-only array")
+        raise ValueError(
+            f"{place} must be writeable, got a read-only {type(given).__name__}: let NumPy have a copy, "
+            f"np.array(x), update that, and convert it back where it is used"
+        )
     if self_overlapping(array):
         raise ValueError(
             f"{place} must hold each element once, got an array whose elements share memory "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastopt.engine.memory import aligned_zeros, overlapping
+from fastopt.foreign import as_numpy
 from fastopt.tree import Tree, plural
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -113,8 +114,9 @@ def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
     Parameters
     ----------
     params : array, or dict, list or tuple of arrays, nested
-        float32 or float64 arrays of any shape: 0-d, empty and strided ones too. They are copied and
-        not referred to any more: use the views ``pack.params`` from here on.
+        float32 or float64 arrays of any shape: 0-d, empty and strided ones too, NumPy's or any with
+        ``__array_interface__`` or ``__dlpack__``. They are copied and not referred to any more: use the views
+        ``pack.params`` from here on.
     dtype : float32 or float64, optional
         dtype of the buffers. By default that of the arrays, which must then have one dtype. With it,
         arrays of any real dtype are converted.
@@ -147,8 +149,8 @@ def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
     arrays = tree.leaves(params, "params")
     places = [f"params{name}" for name in tree.names]
     for i, array in enumerate(arrays):
-        if isinstance(array, np.generic):
-            arrays[i] = array = np.asarray(array)
+        array = as_numpy(array, places[i])
+        arrays[i] = array = np.asarray(array) if isinstance(array, np.generic) else array
         check_array(array, places[i], None if dtype is None else "real")
     if not arrays:
         raise ValueError("params must hold at least one array, got none")
