@@ -71,6 +71,12 @@ def _schedules_options(add: Callable[..., Any]) -> None:
     """Add none: there is nothing to choose."""
 
 
+def _evolution_options(add: Callable[..., Any]) -> None:
+    add("--generations", type=count, default=40, metavar="N", help="number of steps (40)")
+    add("--trials", type=count, default=3, metavar="N", help="how often each method starts anew (3)")
+    add("--seed", type=seed, default=0, metavar="N", help="of the first policies and of all chance (0)")
+
+
 class Demo(NamedTuple):
     """A demo, before its module is imported: that needs the extra packages."""
 
@@ -84,6 +90,7 @@ DEMOS = {
     "saddle": Demo("paths out of a saddle and along a narrow valley; animation", _saddle_options),
     "race": Demo("all methods on digits and in Rosenbrock's valley, each with its best rate", _race_options),
     "schedules": Demo("a picture of every schedule", _schedules_options),
+    "evolution": Demo("an evolution strategy balances a pole, with several methods", _evolution_options),
 }
 
 

@@ -1,0 +1,147 @@
+"""A fastopt optimizer over the memory of torch's tensors: parameters, and gradients, new in each step."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrangement import Arrangement
+from fastopt.gradients import GivenGradients
+from fastopt.leaf import Array, Leaf
+from fastopt.optimizer import Optimizer
+from fastopt.rows import Rows
+
+#: Those that take the gradients of ``nn.Embedding(sparse=True)``.
+_WITH_ROWS = "SparseAdam, SGD, Adagrad, RMSprop or FTRL"
+
+
+@cache
+def host() -> Any:
+    """Return torch, which is imported when it is needed."""
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        raise ImportError(
+            'fastopt.adapters.torch needs torch, which is not installed: pip install "fastopt[torch]"'
+        ) from None
+
+
+def plain(value: Any) -> Any:
+    """Return a hyperparameter without tensors: numbers in their place."""
+    if isinstance(value, tuple | list):
+        return tuple(map(plain, value))
+    return value.item() if isinstance(value, host().Tensor) else value
+
+
+def array_of(tensor: Any, place: str, algorithm: str) -> Array:
+    """Return a parameter as an array in the same memory, or raise an error that names ``place``."""
+    torch = host()
+    if tensor.device.type != "cpu":
+        raise ValueError(
+            f"{place} must be on the CPU, got a tensor on {tensor.device}: fastopt updates the memory of the "
+            f"CPU only; move the model there with model.cpu(), or use torch.optim"
+        )
+    if tensor.layout != torch.strided:
+        raise ValueError(
+            f"{algorithm} requires dense parameter tensors; {place} has the layout {tensor.layout}"
+        )
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{place} must be of torch.float32 or torch.float64, got {tensor.dtype}")
+    array: Array = tensor.detach().numpy()
+    return array
+
+
+class TensorGradients(GivenGradients):
+    """Finds gradients that are tensors, without an array for each: that would take longer than a step."""
+
+    def __init__(self, leaves: Sequence[Leaf], writeable: bool) -> None:
+        super().__init__(leaves, writeable)
+        torch = host()
+        self._tensor, self._strided = torch.Tensor, torch.strided
+        self._tensor_dtypes = [getattr(torch, dtype.name) for dtype in self._dtypes]
+        self._latest: Any = None
+
+    def readable(self, given: list[Any]) -> bool:
+        """Tell whether all are dense tensors whose memory can be read as it is.
+
+        Their devices and shapes are those of the parameters: torch sees to that when a gradient is set.
+        """
+        tensor = self._tensor
+        return (
+            self._all_plain
+            and not self._writeable
+            and set(map(type, given)) == {tensor}
+            and {grad.layout for grad in given} == {self._strided}
+            and [grad.dtype for grad in given] == self._tensor_dtypes
+            and all(map(tensor.is_contiguous, given))
+            and not any(map(tensor.is_neg, given))
+        )
+
+    def take(self, given: list[Any], places: Callable[[], Sequence[str]], allow_rows: bool = False) -> bool:
+        if not given or type(given[0]) is not self._tensor:
+            moved = super().take(given, places, allow_rows)
+            self._remembered = []  # else the memory of gradients that have been set to None would be held
+            self._latest = None
+            return moved
+        addresses = np.array([*map(self._tensor.data_ptr, given)], np.int64)
+        if self._latest is not None and np.array_equal(addresses, self._latest):
+            return False
+        present = list(range(len(given)))
+        if clashing := self._clashes(present, addresses, self._sizes):
+            place = places()[clashing[0]]
+            raise ValueError(f"{place} shares memory with a parameter; it must be apart")
+        self._latest = self.addresses = addresses
+        self.present, self.sparse, self.copies, self.touched = present, [], [], {}
+        return True
+
+
+class TensorCore(Optimizer):
+    """What a fastopt class is given to take lists of tensors as gradients: see :func:`core_class`."""
+
+    def _found(self) -> TensorGradients:
+        if not isinstance(self._given, TensorGradients):
+            self._given = TensorGradients(self._leaves(), self._options.zero_grads)
+        return self._given
+
+    def _leaves_of(self, trees: Any, name: str) -> list[Any]:
+        """Return the gradients of the leaves that are updated, from those of all of them, in a list."""
+        given: list[Any] = trees
+        if self._any_frozen:
+            leaves = [leaf for group in self._groups for leaf in group.leaves]
+            given = [grad for grad, leaf in zip(given, leaves, strict=True) if not leaf.frozen]
+        if self._options.accumulate == 1 and self._found().readable(given):
+            return given
+        return [self._as_array(grad, i) for i, grad in enumerate(given)]
+
+    def _as_array(self, grad: Any, number: int) -> Any:
+        if grad is None or isinstance(grad, np.ndarray):
+            return grad
+        if grad.layout == host().strided:
+            return grad.detach().resolve_neg().numpy()
+        place = self._grad_places()[number]
+        if grad.layout != host().sparse_coo or grad.sparse_dim() != 1:
+            raise TypeError(
+                f"{place} must be dense, or sparse in rows as that of nn.Embedding(sparse=True) is; "
+                f"got the layout {grad.layout} with {grad.sparse_dim()} sparse dimensions"
+            )
+        if self.rows_without is None:
+            raise TypeError(
+                f"{place} is sparse, and {type(self).__name__} takes dense gradients only; use "
+                f"nn.Embedding(sparse=False), or {_WITH_ROWS}"
+            )
+        grad = grad.detach()
+        return Rows(grad._indices()[0].numpy(), grad._values().numpy())
+
+    def _arrange_given(self, given: list[Any]) -> tuple[Arrangement, list[Any]]:
+        self._found()
+        return super()._arrange_given(given)
+
+
+@cache
+def core_class(algorithm: type[Optimizer]) -> type[TensorCore]:
+    """Return a class of fastopt whose gradients are tensors."""
+    return type(algorithm.__name__, (TensorCore, algorithm), {"__doc__": algorithm.__doc__})
