@@ -36,6 +36,8 @@ class Optimizer(Averaging):
     params : array, tree of arrays, Pack, or list of dict
         What to update, always in place. A tree is a dict, list or tuple of float32 or float64 arrays,
         nested. A list of dicts with a key "params" makes groups, each with hyperparameters of its own.
+        Arrays of other libraries that are in the CPU's memory and writeable (``__array_interface__``,
+        ``__dlpack__``) are updated in place too.
     threads : int, optional
         The most threads that a step may use. By default all CPUs that the process may use
         (``FASTOPT_NUM_THREADS`` sets another number). Steps that fit into the cache use one.

@@ -14,10 +14,11 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.jit
 def test_the_code_runs_as_it_stands():
-    # What needs torch and optax runs beside the other comparisons: tests/exchange/test_parity_readme.py.
+    # What needs torch, optax or JAX runs beside the other comparisons: tests/exchange/test_parity_readme.py.
     shown = re.sub(r"(?s)\n## Moving from and to torch and optax\n.*?(?=\n## |\Z)", "", README)
+    shown = re.sub(r"(?s)\n### (?:PyTorch|JAX, and other arrays)\n.*?(?=\n##)", "", shown)
     blocks = re.findall(r"```python\n(.*?)```", shown, flags=re.S)
-    assert len(blocks) >= 15
+    assert len(blocks) >= 22
     names: dict[str, object] = {}
     for block in blocks:  # one after the other, as a reader would type them
         exec(compile(block, "README.md", "exec"), names)

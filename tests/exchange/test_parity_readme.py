@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import fastopt
 from tests.processes import ROOT
@@ -26,3 +27,12 @@ def test_the_section_on_torch_and_optax_runs():
     for name, tensor in names["model"].named_parameters():
         assert names["theirs"].state[tensor]["step"] == 3, name
     np.testing.assert_array_equal(names["params"]["w"], names["arrays"]["w"])
+
+
+@pytest.mark.parametrize("host", ["PyTorch", "JAX, and other arrays"])
+def test_the_blocks_of_hosts_run(host):
+    section = (ROOT / "README.md").read_text().split(f"### {host}\n")[1].split("\n##")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, flags=re.S)
+    x, y = load_digits(return_X_y=True)  # as in the blocks before
+    x, y = (x / 16).astype(np.float32), np.eye(10, dtype=np.float32)[y]
+    exec(compile(block, "README.md", "exec"), {"fastopt": fastopt, "np": np, "x": x, "y": y})
