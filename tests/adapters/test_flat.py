@@ -60,7 +60,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "reference", "settings"), CASES, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("kind", "reference", "settings"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 @pytest.mark.parametrize("whole", [False, True], ids=["array", "policy"])
 def test_the_starter_s_updates(kind, reference, settings, whole):
     rng = np.random.default_rng(0)
