@@ -187,6 +187,7 @@ def test_lbfgs_has_a_closure():
 # Threads, processes, memory.
 
 
+@pytest.mark.jit  # else it takes long
 def test_several_optimizers_and_threads():
     arrays = [np.zeros(50_000) for _ in range(6)]
     optimizers = [fastopt.SGD(w, lr=1.0) for w in arrays]
@@ -249,6 +250,7 @@ def test_a_forked_child_does_not_wait_for_ever(tmp_path):
     assert run(code, tmp_path, PYTHONWARNINGS="ignore") == "[1.0, 1.0, 1.0]"
 
 
+@pytest.mark.jit  # else it takes long
 def test_a_process_ends_when_its_steps_have(tmp_path):
     code = """
         import numpy as np, fastopt

@@ -165,6 +165,7 @@ def test_other_names_than_those_of_the_state_are_fine():
 # Where it is written.
 
 
+@pytest.mark.jit
 def test_files(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("def rule(p, g, lr): return p")
