@@ -109,7 +109,8 @@ def agrees(case, dtype, function=None, mutant=None):
             measure=measure,
         )
     except TypeError as error:  # seen at once: another number of values
-        assert "must return" in str(error)
+        if "must return" not in str(error):
+            raise
         return False
     return rule_agrees(case, dtype, rule)
 
