@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastopt.averaged import AVERAGES, COUNT, wanted_averages
-from fastopt.engine import available_threads
 from fastopt.engine.swap import Swap
 from fastopt.leaf import Leaf
 from fastopt.stateful import Stateful
@@ -99,7 +98,7 @@ class Averaging(Stateful):
         self._require_parameters("averaged_parameters() cannot be called")
         name = self._chosen_average(which)
         leaves = [leaf for leaf in self._leaves() if _has(leaf, name)]
-        exchange = _Exchange(leaves, name, self._options.threads or available_threads())
+        exchange = _Exchange(leaves, name, self.max_threads)
         exchange.run()
         self._shows_average = True
         try:

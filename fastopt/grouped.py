@@ -8,6 +8,7 @@ from typing import Any
 from fastopt.algorithm import Algorithm
 from fastopt.arrangement import Arrangement
 from fastopt.background import Turn
+from fastopt.engine import available_threads
 from fastopt.gradients import GivenGradients
 from fastopt.group import Group
 from fastopt.hyperparameters import ParamGroup
@@ -30,6 +31,11 @@ class Grouped(Algorithm):
         self._arrangement: Arrangement | None = None
         self._given: GivenGradients | None = None
         self._turn = Turn()
+
+    @property
+    def max_threads(self) -> int:
+        """The most threads that a step uses."""
+        return available_threads() if self._options.threads is None else self._options.threads
 
     @property
     def param_groups(self) -> list[ParamGroup]:

@@ -164,13 +164,13 @@ def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -
     if isinstance(default, tuple):
         if not isinstance(value, tuple | list) or len(value) != len(default):
             raise TypeError(f"{wanted}{value!r}")
-        numbers = tuple(_number(item) for item in value)
+        numbers = tuple(as_number(item) for item in value)
         if None in numbers:
             raise TypeError(f"{wanted}{value!r}")
         if not all(number in allowed for number in numbers if number is not None):
             raise ValueError(f"{wanted}{value!r}")
         return numbers
-    number = _number(value)
+    number = as_number(value)
     if number is None:
         raise TypeError(f"{wanted}{value!r}")
     if number not in allowed:
@@ -178,7 +178,8 @@ def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -
     return number
 
 
-def _number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
+    """Return a real number as a float, and None for anything else, booleans included."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):

@@ -13,7 +13,6 @@ from fastopt.arrangement import Arrangement
 from fastopt.averaging import Averaging
 from fastopt.background import PendingStep
 from fastopt.checkpoint import expect_keys
-from fastopt.engine import available_threads
 from fastopt.grad_scaler import GradScaler
 from fastopt.gradients import GivenGradients
 from fastopt.grouped import is_group
@@ -174,11 +173,6 @@ class Optimizer(Averaging):
         super()._begin(defaults, options, sole)
         self._guard = Guard(options)
         self._accumulator = Accumulator(options.accumulate, options.zero_grads)
-
-    @property
-    def max_threads(self) -> int:
-        """The most threads that a step uses."""
-        return available_threads() if self._options.threads is None else self._options.threads
 
     @property
     def step_count(self) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import Range
+from fastopt.hyperparameters import Range, as_number
 
 FINITE, NOT_NEGATIVE, POSITIVE = Range(), Range(0), Range(0, above=True)
 
@@ -48,12 +47,3 @@ def items(name: str, values: Any, what: str) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of {what}; got {values!r}")
     return tuple(values)
-
-
-def as_number(value: Any) -> float | None:
-    """Return a real number as a float, and None for anything else, booleans included."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        return None
-    return float(value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, SupportsFloat
 
-from fastopt.hyperparameters import Range
+from fastopt.hyperparameters import Range, as_number
 from fastopt.schedules import _checks
 from fastopt.schedules.schedule import Schedule
 
@@ -191,7 +191,7 @@ class ReduceOnPlateau(Schedule):
                 f"state_dict must have {', '.join(known)}, as ReduceOnPlateau.state_dict() returns them; "
                 f"got {_shown(state_dict)}"
             )
-        best = _checks.as_number(state_dict["best"])
+        best = as_number(state_dict["best"])
         if best is None or math.isnan(best):  # infinity is what it starts with
             error = TypeError if best is None else ValueError
             raise error(f"best must be a number; got {state_dict['best']!r}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fastopt.hyperparameters import as_number
 from fastopt.schedules import _checks
 from fastopt.schedules._state import Composite
 
@@ -110,7 +111,7 @@ def value_of(part: Part, step: int) -> float:
 
 def is_part(value: Any) -> bool:
     """Tell whether a value is a number or a schedule."""
-    return callable(value) or _checks.as_number(value) is not None
+    return callable(value) or as_number(value) is not None
 
 
 def check_part(name: str, value: Any) -> Part:
