@@ -125,7 +125,7 @@ def describe() -> dict[str, Any]:
     from fastopt import __version__
 
     versions = {"python": platform.python_version(), "fastopt": __version__}
-    for package in ("numpy", "numba", "torch"):
+    for package in ("numpy", "numba", "torch", "scikit-learn"):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,7 +1,8 @@
 """A whole ``fit`` of scikit-learn's MLPClassifier and of fastopt's, on digits: the same epochs and losses.
 
 How much an optimizer can save depends on the share that is left to the matrix products of NumPy's BLAS, which
-both do alike. So the time of these alone is measured beside.
+both do alike. So the time of these alone is measured beside. ``OPENBLAS_CORETYPE=SkylakeX`` has OpenBLAS use
+AVX-512 where it does not know that the CPU has it; which kernels it used stands in the results.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from _measure import duration, interleaved, median, ratio
 from sklearn import neural_network
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_info
 
 from fastopt.adapters.sklearn import MLPClassifier
 
@@ -70,7 +72,10 @@ def products(hidden: Hidden, epochs: int) -> Callable[[], None]:
 
 def main() -> None:
     args = _measure.arguments(__doc__, "sklearn_fit.json").parse_args()
-    about = _measure.describe()
+    blas = sorted(
+        {str(library.get("architecture")) for library in threadpool_info() if library["user_api"] == "blas"}
+    )
+    about = {**_measure.describe(), "blas_kernels": blas}
     cases = []
     for hidden, full in NETWORKS.items():
         epochs = 2 if SMOKE else full // 4 if args.quick else full
