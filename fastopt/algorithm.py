@@ -23,6 +23,8 @@ class Algorithm:
     rows_without: ClassVar[tuple[str, ...] | None] = None
     #: Whether all gradients must be given so.
     rows_only: ClassVar[bool] = False
+    #: Whether parameters may be of half precision.
+    takes_halves: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

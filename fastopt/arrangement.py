@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.rows import Touched
+from fastopt.engine.storage import Format
+from fastopt.formats import format_of, is_half
 from fastopt.launch import (
     Cohort,
     Factors,
     GlobalLaunch,
+    Launch,
     Manner,
     MeasuringLaunch,
     Member,
@@ -44,6 +48,8 @@ class Arrangement:
         The numbers of those that are given rows.
     options : StepOptions
         What is done with the gradients beside the update.
+    halves : mapping of int to Format
+        The numbers of those whose gradients are given in half precision.
 
     Attributes
     ----------
@@ -58,11 +64,12 @@ class Arrangement:
         threads: int,
         sparse: Collection[int],
         options: StepOptions,
+        halves: Mapping[int, Format] = MappingProxyType({}),
     ) -> None:
-        self.present, self.sparse = present, sparse
+        self.present, self.sparse, self.halves = present, sparse, halves
         numbers, with_rows = None if present is None else set(present), set(sparse)
         cohorts: dict[tuple[object, ...], Cohort] = {}
-        members: dict[tuple[Rule | MatrixRule, np.dtype[np.floating], bool], list[Member]] = {}
+        members: dict[tuple[Any, ...], list[Member]] = {}
         shared: dict[tuple[str, ...], tuple[float, ...]] = {}
         position = 0
         for number, leaf in enumerate(leaves):
@@ -75,16 +82,27 @@ class Arrangement:
             cohort = cohorts.setdefault(key, Cohort(leaf.group, rule, leaf.step, carry))
             cohort.leaves.append(leaf)
             if chosen and leaf.flat.size:
-                kind = rule, leaf.dtype, number in with_rows
+                storage = leaf.storage(_grad_format(leaf) if present is None else halves.get(number))
+                kind = rule, leaf.dtype, storage, number in with_rows
                 members.setdefault(kind, []).append((position, leaf, cohort))
             position += chosen
         self._cohorts = list(cohorts.values())
         self._updated = [cohort for key, cohort in cohorts.items() if key[-1]]
         manner = Manner(present is None, threads, options.clips_apart, options.zero_grads)
-        self.launches = [launch(rule, found, manner, rows) for (rule, _, rows), found in members.items()]
+        self.launches = [
+            launch(rule, found, manner, storage, rows) for (rule, _, storage, rows), found in members.items()
+        ]
+        self._keyed = [
+            each for each in self.launches if isinstance(each, Launch) and each.storage is not None
+        ]
+        self._seed = options.seed
         self.norms: GradientNorms | None = None
         if options.looks_at_norm:
-            found = [(place, leaf) for each in members.values() for place, leaf, _ in each]
+            found = [
+                (place, leaf, None if storage is None or storage.grad.native else storage.grad)
+                for (_, _, storage, _), each in members.items()
+                for place, leaf, _ in each
+            ]
             places = [place for place, number in enumerate(present or ()) if number in with_rows]
             self.norms = GradientNorms(sorted(found, key=itemgetter(0)), position, manner, places)
         self._global = [each for each in self.launches if isinstance(each, GlobalLaunch)]
@@ -110,6 +128,8 @@ class Arrangement:
         """Compute the scalars of a step; see :meth:`fastopt.launch.Launch.set_scalars`."""
         for each in self.launches:
             each.set_scalars(count, multiplier, lr, factors)
+        for keyed in self._keyed:
+            keyed.set_key(self._seed, count)
         if self._passes is not None:
             self._passes.set_scalars(count)
 
@@ -158,6 +178,11 @@ class Arrangement:
             cohort.settle()
         if self._passes is not None:
             self._passes.settle()
+
+
+def _grad_format(leaf: Leaf) -> Format | None:
+    """Return the format of a leaf's gradient in its pack, where it is half precision."""
+    return format_of(leaf.grad.dtype) if leaf.grad is not None and is_half(leaf.grad.dtype) else None
 
 
 def _carried(leaf: Leaf) -> tuple[float, ...]:

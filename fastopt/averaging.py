@@ -53,7 +53,7 @@ class Averaging(Stateful):
         self._require_parameters("averages() cannot be called")
         name = self._chosen_average(which)
         trees = [
-            group.tree.build([leaf.values()[name] if _has(leaf, name) else None for leaf in group.leaves])
+            group.tree.build([leaf.read(name) if _has(leaf, name) else None for leaf in group.leaves])
             for group in self._groups
         ]
         return trees[0] if self._sole else trees
@@ -143,8 +143,13 @@ class _Exchange:
     """Leaves whose parameters and averages change places."""
 
     def __init__(self, leaves: Sequence[Leaf], name: str, threads: int) -> None:
+        # Half precision cannot hold an average: it stays where it is, and the parameters are copied.
+        self._halves = [leaf for leaf in leaves if leaf.half is not None]
+        self._name, self._kept = name, [leaf.array.copy() for leaf in self._halves]
+        leaves = [leaf for leaf in leaves if leaf.half is None]
         self._staged = [leaf for leaf in leaves if leaf.staged]
         filled = [leaf for leaf in leaves if leaf.flat.size]
+        self._showing = False
         self._swaps = [
             Swap([(leaf.flat, leaf.state[name]) for leaf in filled if leaf.dtype == dtype], threads)
             for dtype in dict.fromkeys(leaf.dtype for leaf in filled)
@@ -157,6 +162,9 @@ class _Exchange:
             swap.run()
         for leaf in self._staged:
             leaf.unstage()
+        for leaf, kept in zip(self._halves, self._kept, strict=True):
+            leaf.array[...] = kept if self._showing else leaf.read(self._name)
+        self._showing = not self._showing
 
 
 def _has(leaf: Leaf, name: str) -> bool:

@@ -10,14 +10,16 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.engine.storage import FORMATS, stored_size
+from fastopt.formats import plain_bits
 from fastopt.group import Group
-from fastopt.hyperparameters import check_value
+from fastopt.hyperparameters import CHOICES, check_value
 from fastopt.tree import describe
 
 VERSION = 2
 
 #: Shape and dtype of each state that a leaf has, by name.
-Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[np.floating]]]
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 #: What a part, which is of one group, has lists of, with an item a leaf. The first three say what fits.
 _COLUMNS = ("names", "shapes", "dtypes", "steps", "own_schedules")
@@ -39,22 +41,21 @@ def collect(
 
 def _collect_group(group: Group, params: bool) -> dict[str, Any]:
     hyperparameters = {name: value for name, value in group.mapping.items() if name != "params"}
-    values = [leaf.values() for leaf in group.leaves]
     part: dict[str, Any] = {
         "hyperparameters": {name: value for name, value in hyperparameters.items() if not callable(value)},
         "schedules": _memories(hyperparameters),
         "names": list(group.tree.names),
         "shapes": [leaf.shape for leaf in group.leaves],
-        "dtypes": [leaf.dtype.name for leaf in group.leaves],
+        "dtypes": [leaf.array.dtype.name for leaf in group.leaves],
         "steps": [leaf.step for leaf in group.leaves],
         "own_schedules": [_memories(own) for own in group.own],
         "state": {
-            name: [each[name].copy() if name in each else None for each in values]
+            name: [leaf.saved(name) if name in leaf.state_names else None for leaf in group.leaves]
             for name in group.state_names
         },
     }
     if params:
-        part["params"] = [np.array(leaf.array, order="C") for leaf in group.leaves]
+        part["params"] = [leaf.saved_params() for leaf in group.leaves]
     return part
 
 
@@ -105,7 +106,7 @@ def fit(saved: Mapping[str, Any], algorithm: str, groups: Sequence[Group]) -> di
         part = _reordered(part, group.tree.names)
         for i, leaf in enumerate(group.leaves):
             _expect(part["shapes"][i], leaf.shape, f"{place}: shape of {leaf.place}")
-            _expect(part["dtypes"][i], leaf.dtype.name, f"{place}: dtype of {leaf.place}")
+            _expect(part["dtypes"][i], leaf.array.dtype.name, f"{place}: dtype of {leaf.place}")
             _expect_count(part["steps"][i], f"{place}: number of steps of {leaf.place}")
             _expect_kind(part["own_schedules"][i], Mapping, f"{place}['own_schedules'] of {leaf.place}")
         fitted[place] = part
@@ -178,7 +179,7 @@ def loadable(group: Group, part: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: check_value(name, value, defaults[name])
         for name, value in values.items()
-        if not callable(group.mapping[name])
+        if not callable(group.mapping[name]) and name not in CHOICES  # how it stores is this optimizer's
     }
 
 
@@ -194,11 +195,23 @@ def check(group: Group, part: Mapping[str, Any], layouts: Sequence[Layout], plac
     _expect(sorted(part["state"]), sorted(names), f"{place}: names of the state")
     for name, arrays in part["state"].items():
         for leaf, layout, array in zip(group.leaves, layouts, arrays, strict=True):
-            _expect_array(array, layout.get(name), f"{place}['state'][{name!r}] of {leaf.place}")
+            what = f"{place}['state'][{name!r}] of {leaf.place}"
+            if isinstance(array, Mapping):
+                _expect_stored(array, layout.get(name), what)
+            else:
+                _expect_array(array, layout.get(name), what)
     for leaf, array in zip(group.leaves, part.get("params", group.arrays), strict=True):
         what = f"{place}['params'] of {leaf.place}"
-        _expect_array(array, (leaf.shape, leaf.dtype), what)
-        if not leaf.array.flags.writeable and not np.array_equal(leaf.array, array, equal_nan=True):
+        if isinstance(array, Mapping):
+            _expect(array.get("format"), leaf.array.dtype.name, f"{what}: format")
+            _expect_stored(array, (leaf.shape, leaf.dtype), what)
+            array = array["stored"].reshape(leaf.shape)
+        else:
+            _expect_array(array, (leaf.shape, leaf.array.dtype), what)
+        same = leaf.array.flags.writeable or np.array_equal(
+            plain_bits(leaf.array), plain_bits(array), equal_nan=array.dtype.kind == "f"
+        )
+        if not same:
             raise ValueError(f"state_dict does not fit: {what} differs, and {leaf.place} is read-only")
 
 
@@ -256,7 +269,25 @@ def _expect_count(got: Any, what: str) -> None:
         raise ValueError(f"state_dict does not fit: {what} must be a whole number >= 0, got {got!r}")
 
 
-def _expect_array(got: Any, layout: tuple[tuple[int, ...], np.dtype[np.floating]] | None, what: str) -> None:
+def _expect_stored(
+    got: Mapping[str, Any], layout: tuple[tuple[int, ...], np.dtype[Any]] | None, what: str
+) -> None:
+    expect_keys(got, ("format", "order", "stored"), what)
+    form = FORMATS.get(got["format"])
+    if form is None:
+        raise ValueError(
+            f"state_dict does not fit: {what}: format must be one of {', '.join(FORMATS)}, "
+            f"got {got['format']!r}"
+        )
+    if got["order"] not in ("C", "F"):
+        raise ValueError(f"state_dict does not fit: {what}: order must be 'C' or 'F', got {got['order']!r}")
+    if layout is None:
+        raise ValueError(f"state_dict does not fit: {what} must be None, got {describe(got)}")
+    size = stored_size(form, int(np.prod(layout[0], dtype=np.intp)))
+    _expect_array(got["stored"], ((size,), form.dtype), f"{what}: stored")
+
+
+def _expect_array(got: Any, layout: tuple[tuple[int, ...], np.dtype[Any]] | None, what: str) -> None:
     if layout is None or not isinstance(got, np.ndarray | np.generic):
         if layout is not None or got is not None:
             wanted = "None" if layout is None else "an array"

@@ -12,12 +12,13 @@ from fastopt import modifiers
 from fastopt.averaged import AVERAGES, COUNT
 from fastopt.engine import MatrixRule, Rule
 from fastopt.engine.declared import arguments, place
+from fastopt.formats import REST
 from fastopt.options import StepOptions
 from fastopt.overrides import OPTIONS
 
 #: What is called so in every optimizer.
 _OPTIONS = {"params", "maximize", "lr_scale", *modifiers.DEFAULTS, *StepOptions.names, *OPTIONS}
-_STATE = {*AVERAGES, COUNT}
+_STATE = {*AVERAGES, COUNT, *(name for name, _ in REST.values())}
 
 #: What modifiers and kernels call their own, in the functions that they put around those of a rule.
 _INNER_STATE = {"decay", "ema_kept", "ema_rest", "limit", "one", "scale", "swa_share", "total", "zero"}

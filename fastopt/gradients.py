@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.engine import Rule
 from fastopt.engine.memory import address, byte_bounds, contiguous_address
 from fastopt.engine.rows import Touched
+from fastopt.engine.storage import Format
 from fastopt.foreign import as_numpy
+from fastopt.formats import format_of, plain_bits
 from fastopt.leaf import Array, Leaf
 from fastopt.rows import Rows
 
@@ -29,6 +32,8 @@ class GivenGradients:
         All leaves of the optimizer.
     writeable : bool
         Whether the gradients will be written to.
+    reads_halves : bool
+        Whether gradients of float16 and bfloat16 are read as they are. Else they are converted first.
 
     Attributes
     ----------
@@ -40,14 +45,15 @@ class GivenGradients:
         Where the gradients of those that are present are.
     copies : list of (ndarray, ndarray)
         What has to be copied first: destinations and sources.
+    halves : dict of int to Format
+        Those of the leaves whose gradients are read in half precision.
     touched : dict of int to Touched
         Where the rows are of those that are given rows, by their place among those that are present.
     """
 
-    def __init__(self, leaves: Sequence[Leaf], writeable: bool = False) -> None:
-        self._leaves, self._writeable = leaves, writeable
-        self._sizes = np.array([leaf.array.nbytes for leaf in leaves], np.int64)
-        self._dtypes = [leaf.dtype for leaf in leaves]
+    def __init__(self, leaves: Sequence[Leaf], writeable: bool = False, reads_halves: bool = False) -> None:
+        self._leaves, self._writeable, self._reads_halves = leaves, writeable, reads_halves
+        self._expect([], {})
         self._shapes = [leaf.shape for leaf in leaves]
         self._all_plain = all(leaf.order == "C" and leaf.array.size for leaf in leaves)
         bounds = [byte_bounds(leaf.array) for leaf in leaves if leaf.array.size]
@@ -59,6 +65,16 @@ class GivenGradients:
         self.addresses = np.zeros(0, np.int64)
         self.copies: list[tuple[Array, Array]] = []
         self.touched: dict[int, Touched] = {}
+
+    def _expect(self, given: list[Any], halves: dict[int, Format]) -> None:
+        """Expect the same leaves to have gradients in half precision the next time."""
+        self.halves = halves
+        dtypes = [leaf.dtype for leaf in self._leaves]
+        for number in halves:
+            dtypes[number] = given[number].dtype
+        self._dtypes = dtypes
+        sizes = [leaf.array.size * dtype.itemsize for leaf, dtype in zip(self._leaves, dtypes, strict=True)]
+        self._sizes = np.array(sizes, np.int64)
 
     def take(self, given: list[Any], places: Callable[[], Sequence[str]], allow_rows: bool = False) -> bool:
         """Find and check a gradient for each leaf; return whether any lies elsewhere than before.
@@ -82,10 +98,13 @@ class GivenGradients:
         touched: dict[int, Touched] = {}
         if self._plain(given):
             present = list(range(len(given)))
-            addresses = [contiguous_address(grad) for grad in given]
+            addresses = [*map(_address if self.halves else contiguous_address, given)]
             copies: list[tuple[Array, Array]] = []
         else:
-            present, addresses, copies = self._one_by_one(given, places(), allow_rows, touched)
+            halves: dict[int, Format] = {}
+            present, addresses, copies = self._one_by_one(given, places(), allow_rows, touched, halves)
+            if halves or self.halves:
+                self._expect(given, halves)
         found = np.array(addresses, np.int64)
         sizes = self._sizes[present]
         for position, rows in touched.items():
@@ -119,6 +138,7 @@ class GivenGradients:
         places: Sequence[str],
         allow_rows: bool,
         touched: dict[int, Touched],
+        halves: dict[int, Format],
     ) -> tuple[list[int], list[int], list[tuple[Array, Array]]]:
         present: list[int] = []
         addresses: list[int] = []
@@ -136,13 +156,18 @@ class GivenGradients:
                 present.append(i)
                 addresses.append(address(rows.alive[0]))
                 continue
-            array = leaf.check_grad(grad, place)
-            if array is not grad or not leaf.readable(array):  # a NumPy scalar has no lasting address
+            array = leaf.check_grad(grad, place, halves=True)
+            half = array.dtype != leaf.dtype
+            direct = not half or (self._reads_halves and isinstance(leaf.rule, Rule))
+            # A NumPy scalar has no lasting address.
+            if array is not grad or not leaf.readable(array) or not direct:
                 staging = leaf.grad_staging()
                 copies.append((leaf.shaped(staging), array))
                 array = staging
+            elif half:
+                halves[i] = format_of(array.dtype)
             present.append(i)
-            addresses.append(address(array))
+            addresses.append(_address(array))
         return present, addresses, copies
 
     def _clashes(
@@ -154,6 +179,38 @@ class GivenGradients:
         before = np.searchsorted(self._starts, addresses + sizes) - 1  # the last that starts before the end
         inside = (before >= 0) & (self._ends[before] > addresses) & (sizes > 0)
         return [present[i] for i in np.flatnonzero(inside)]
+
+
+def clear(grads: Iterable[Any]) -> None:
+    """Set gradients to zero."""
+    for grad in grads:
+        if grad is not None:
+            (grad.values if isinstance(grad, Rows) else grad).fill(0)
+
+
+def clear_rest(
+    leaves: Iterable[Leaf], given: list[Any] | None, copies: Iterable[tuple[Array, Array]]
+) -> None:
+    """Set those gradients of a step to zero that the update could not.
+
+    Parameters
+    ----------
+    leaves : iterable of Leaf
+        All leaves of the optimizer, the frozen ones too.
+    given : list, optional
+        The gradients. By default those of the packs.
+    copies : iterable of (ndarray, ndarray)
+        What was copied first: destinations and sources.
+    """
+    if given is None:
+        clear(leaf.grad for leaf in leaves if leaf.frozen)
+        return
+    clear(grad for _, grad in copies)
+    clear(grad for grad in given if isinstance(grad, Rows))
+
+
+def _address(array: Array) -> int:
+    return address(plain_bits(array))
 
 
 def _check_writeable(grad: Any, place: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastopt.engine import MatrixRule, Rule
-from fastopt.engine.memory import aligned_zeros
+from fastopt.engine.storage import Format, allocate, native
 from fastopt.foreign import as_numpy
+from fastopt.formats import REST, Form
 from fastopt.hyperparameters import ParamGroup
 from fastopt.leaf import Array, Leaf, check_updatable
 from fastopt.overrides import lay_over
@@ -52,7 +53,7 @@ class Group:
         self.arrays: list[Array] = list(map(as_numpy, self._given, places))
         self._grads = self.tree.leaves(params.grads, name) if packed else [None] * len(self.arrays)
         for array, place in zip(self.arrays, places, strict=True):
-            check_array(array, place)
+            check_array(array, place, "halves")
         self.own: Sequence[Mapping[str, Any]] = []
         self.leaves: list[Leaf] = []
         self.trained: list[Leaf] = []
@@ -81,42 +82,61 @@ class Group:
             if not leaf.frozen:
                 check_updatable(leaf.array, leaf.place, given)
 
-    def adopt(self, rules: Sequence[Rule | MatrixRule], fills: Sequence[Mapping[str, float | str]]) -> None:
+    def adopt(
+        self,
+        rules: Sequence[Rule | MatrixRule],
+        forms: Sequence[Form],
+        fills: Sequence[Mapping[str, float | str]],
+    ) -> None:
         """Take a rule for each leaf. State that the rule before it had under the same names is kept.
 
         Parameters
         ----------
         rules : sequence of Rule
             The rules of those that are not frozen.
+        forms : sequence of Form
+            How their state is stored, and what is kept of parameters of half precision.
         fills : sequence of mapping of str to float or "params"
             What their new state starts with, where that is not zero.
         """
-        for leaf, rule, fill in zip(self.trained, rules, fills, strict=True):
-            leaf.adopt(rule, fill)
-        new = {
-            (name, leaf.dtype) for leaf in self.trained for name in leaf.rule.state if name not in leaf.state
-        }
-        for name, dtype in new:
-            leaves = [
-                (leaf, fill.get(name, 0.0))
-                for leaf, fill in zip(self.trained, fills, strict=True)
-                if leaf.dtype == dtype and name in leaf.rule.state and name not in leaf.state
-            ]
+        new: dict[tuple[str, Format], list[tuple[Leaf, Array | float | str]]] = {}
+        kept = dict(REST.values())
+        for leaf, rule, own, fill in zip(self.trained, rules, forms, fills, strict=True):
+            moved = leaf.adopt(rule, own, fill)
+            for name in leaf.buffer_names:
+                if name not in leaf.state:
+                    form = leaf.formats.get(name) or kept.get(name) or native(leaf.dtype)
+                    new.setdefault((name, form), []).append((leaf, moved.get(name, fill.get(name, 0.0))))
+        for (name, form), leaves in new.items():
+            if form.block > 1:  # each leaf's blocks are its own
+                for leaf, value in leaves:
+                    leaf.take(name, allocate(form, leaf.flat.size), value)
+                continue
             # One buffer for all: what lies together in each buffer is updated as one segment.
-            buffer = aligned_zeros(sum(leaf.flat.size for leaf, _ in leaves), dtype)
+            buffer = allocate(form, sum(leaf.flat.size for leaf, _ in leaves))
             end = 0
             for leaf, value in leaves:
                 start, end = end, end + leaf.flat.size
                 leaf.take(name, buffer[start:end], value)
         for leaf in self.trained:
-            leaf.state = {name: leaf.state[name] for name in leaf.rule.state}
+            leaf.state = {name: leaf.state[name] for name in leaf.buffer_names}
 
     @property
     def state_names(self) -> list[str]:
         """The names of all state that any of the leaves has."""
-        return list(dict.fromkeys(name for leaf in self.leaves for name in leaf.values()))
+        return list(dict.fromkeys(name for leaf in self.leaves for name in leaf.state_names))
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the state takes."""
+        return sum(
+            each.nbytes for leaf in self.leaves for each in (*leaf.state.values(), *leaf.extra.values())
+        )
 
     def state(self) -> dict[str, Any]:
-        """Return the state, as trees of views like the parameters'; None where a leaf has none."""
+        """Return the state, as trees like the parameters'; None where a leaf has none.
+
+        The arrays are views, or copies of what is not stored in the array's own precision.
+        """
         values = [leaf.values() for leaf in self.leaves]
         return {name: self.tree.build([each.get(name) for each in values]) for name in self.state_names}

@@ -8,7 +8,8 @@ from typing import Any
 from fastopt.algorithm import Algorithm
 from fastopt.arrangement import Arrangement
 from fastopt.background import Turn
-from fastopt.engine import available_threads
+from fastopt.engine import MatrixRule, Rule, available_threads
+from fastopt.formats import PLAIN, REST, RESTS, Form, check_formats, check_half, is_half, state_formats
 from fastopt.gradients import GivenGradients
 from fastopt.group import Group
 from fastopt.hyperparameters import ParamGroup
@@ -88,15 +89,40 @@ class Grouped(Algorithm):
     def _join(self, added: Group, own: Sequence[Mapping[str, Any]]) -> None:
         """Add a group, with what overrides set for each of its arrays."""
         added.make_leaves(own)
+        self._check_halves(added)
         leaves = [leaf for group in (*self._groups, added) for leaf in group.leaves]
         check_no_overlap([leaf.array for leaf in leaves], [leaf.place for leaf in leaves])
+        end = 0
+        for leaf in leaves:
+            leaf.origin, end = end, end + leaf.flat.size
         self._take_note(added)
         self._groups.append(added)
         self._any_frozen |= len(added.trained) < len(added.leaves)
 
+    def _check_halves(self, added: Group) -> None:
+        """Raise a TypeError if an array of half precision is in a group where it cannot be."""
+        steps = self._options.accumulate
+        for leaf in added.trained:
+            in_pack = [] if leaf.grad is None else [leaf.grad.dtype]
+            for dtype in filter(is_half, (leaf.array.dtype, *in_pack)):
+                if not self.takes_halves:
+                    name = type(self).__name__
+                    raise TypeError(
+                        f"{leaf.place} and its gradient must be of float32 or float64 for {name}, got {dtype}"
+                    )
+            if steps > 1 and any(map(is_half, in_pack)):
+                raise TypeError(
+                    f"the gradients of a pack must be of float32 for accumulate={steps}, which adds up in "
+                    f"them; got {in_pack[0]}"
+                )
+
     def _leaves(self) -> list[Leaf]:
         """Return the leaves that are updated: all but those that are frozen."""
         return [leaf for group in self._groups for leaf in group.trained]
+
+    def _all_leaves(self) -> list[Leaf]:
+        """Return all leaves, the frozen ones too."""
+        return [leaf for group in self._groups for leaf in group.leaves]
 
     def _leaves_of(self, trees: Any, name: str) -> list[Any]:
         """Return what is given for each leaf that is updated, such as its gradient.
@@ -119,7 +145,7 @@ class Grouped(Algorithm):
             )
         if not self._any_frozen:
             return given
-        leaves = [leaf for group in self._groups for leaf in group.leaves]
+        leaves = self._all_leaves()
         return [each for each, leaf in zip(given, leaves, strict=True) if not leaf.frozen]
 
     def _places(self, name: str) -> list[str]:
@@ -158,11 +184,30 @@ class Grouped(Algorithm):
         kinds = [(number, leaf.shape) for number, leaf in zip(numbers, group.trained, strict=True)]
         rule_of = {kind: self._rule_of(settings[kind[0]], kind[1]) for kind in dict.fromkeys(kinds)}
         rules = [rule_of[kind] for kind in kinds]
+        copies = dict.fromkeys(("ema", "slow", REST["master"][0]), "params")
+        starts = [{**self.initial_state(each), **copies} for each in settings]
+        fills = [starts[number] for number in numbers]
+        forms = [
+            self._form_of(leaf, rule, fill)
+            for leaf, rule, fill in zip(group.trained, rules, fills, strict=True)
+        ]
         group.mapping.changed = False
-        if rules != [getattr(leaf, "rule", None) for leaf in group.trained]:
+        present = [(getattr(leaf, "rule", None), (leaf.formats, leaf.rest)) for leaf in group.trained]
+        if list(zip(rules, forms, strict=True)) != present:
             self._rearrange()
-            fills = [{**self.initial_state(each), "ema": "params", "slow": "params"} for each in settings]
-            group.adopt(rules, [fills[number] for number in numbers])
+            group.adopt(rules, forms, fills)
+
+    def _form_of(self, leaf: Leaf, rule: Rule | MatrixRule, fill: Mapping[str, float | str]) -> Form:
+        """Return how all of a leaf is to be stored, or raise an error that names it."""
+        rest = None
+        if leaf.half is not None or (leaf.grad is not None and is_half(leaf.grad.dtype)):
+            check_half(rule, leaf.group, leaf.array, leaf.place, type(self).__name__)
+            rest = RESTS[leaf.group["master_weights"]] if leaf.half is not None else None
+        if leaf.group["state_dtype"] is None:
+            return PLAIN if rest is None else ({}, rest)
+        name = type(self).__name__
+        check_formats(rule, fill, leaf.group, leaf.dtype, leaf.place, name, self.rows_only)
+        return state_formats(rule, fill, leaf.group, leaf.array.size), rest
 
     def __repr__(self) -> str:
         lines = []

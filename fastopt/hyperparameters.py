@@ -106,6 +106,12 @@ RANGES: Mapping[str, Range] = {
     "growth_interval": Range(1, whole=True),
 }
 
+#: What is one of some words, or None.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "state_dtype": ("float32", "bfloat16", "float8"),
+    "master_weights": ("float32", "split"),
+}
+
 #: What cannot be a schedule: it counts when the state is made, or how often something is done.
 UNSCHEDULED = frozenset(
     {
@@ -127,7 +133,7 @@ def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -
     ----------
     name : str
         The name, as the error shall have it.
-    value : number, tuple of numbers, bool, callable, or None
+    value : number, tuple of numbers, bool, str, callable, or None
         What was given.
     default : number, tuple of numbers, bool, or None
         The default, whose kind the value must have: with None, a number or None.
@@ -149,6 +155,11 @@ def check_value(name: str, value: Any, default: Any, *, schedule: bool = True) -
     Traceback (most recent call last):
     ValueError: lr must be a finite number >= 0, or a schedule of such; got -1
     """
+    if name in CHOICES:
+        if value is not None and (not isinstance(value, str) or value not in CHOICES[name]):
+            kind = ValueError if isinstance(value, str) else TypeError
+            raise kind(f"{name} must be {', '.join(map(repr, CHOICES[name]))}, or None; got {value!r}")
+        return value
     if isinstance(default, bool):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {value!r}")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from fastopt.engine import Batch, Finish, Matrix, MatrixRule, Measurement, Rule, Segment, Workspace
 from fastopt.engine.rows import RowBatch, Touched
+from fastopt.engine.storage import Storage
+from fastopt.formats import plain_bits
 from fastopt.hyperparameters import Settings
 from fastopt.leaf import Leaf
 
@@ -62,7 +64,7 @@ class Manner:
 
 
 class Launch:
-    """Leaves of one rule and dtype, and the batch that updates them.
+    """Leaves of one rule, dtype and storage, and the batch that updates them.
 
     Parameters
     ----------
@@ -72,10 +74,14 @@ class Launch:
         The leaves, none of them empty.
     manner : Manner
         How they are updated.
+    storage : Storage or None
+        How their buffers are stored; None if all have the precision that is computed in.
     """
 
-    def __init__(self, rule: Rule, members: Sequence[Member], manner: Manner) -> None:
-        self.rule, self._manner = rule, manner
+    def __init__(
+        self, rule: Rule, members: Sequence[Member], manner: Manner, storage: Storage | None
+    ) -> None:
+        self.rule, self._manner, self.storage = rule, manner, storage
         self.cohorts = list(dict.fromkeys(cohort for _, _, cohort in members))
         rows = {cohort: row for row, cohort in enumerate(self.cohorts)}
         # Where each leaf has a factor of its own, rows of its own follow those of the cohorts.
@@ -86,13 +92,15 @@ class Launch:
         self.n_rows = len(self.cohorts) + len(self._own)
         positions: list[int] = []
         offsets: list[int] = []
+        self._origins: list[int] = []
         segments: list[Segment] = []
+        itemsize = members[0][1].dtype.itemsize if storage is None else storage.grad.dtype.itemsize
         for number, (position, leaf, cohort) in enumerate(members):
             row = len(self.cohorts) + number if manner.apart else rows[cohort]
             for begin, end in self.parts(leaf):
                 grad = leaf.grad if manner.packed else None
-                flat_grad = None if grad is None else grad.reshape(-1, order="A")
-                state = [leaf.state[name] for name in rule.state]
+                flat_grad = None if grad is None else plain_bits(grad).reshape(-1, order="A")
+                state = [leaf.state[name] for name in leaf.buffer_names]
                 whole = end - begin == leaf.flat.size
                 segments.append(
                     (leaf.flat, flat_grad, state, row)
@@ -105,7 +113,8 @@ class Launch:
                     )
                 )
                 positions.append(position)
-                offsets.append(begin * leaf.dtype.itemsize)
+                offsets.append(begin * itemsize)
+                self._origins.append(leaf.origin + begin)
         self._positions, self._offsets = np.array(positions), np.array(offsets)
         self.prepare_batch(segments, [leaf for _, leaf, _ in members])
 
@@ -115,7 +124,11 @@ class Launch:
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
         """Make the batch."""
-        self.batch = Batch(self.rule, segments, self.n_rows, self._manner.threads, self._manner.clears)
+        self.batch = self._batch(segments, self.n_rows)
+
+    def _batch(self, segments: list[Segment], rows: int) -> Batch:
+        threads, clears = self._manner.threads, self._manner.clears
+        return Batch(self.rule, segments, rows, threads, clears, self.storage, self._origins)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Set where the gradients are, of all leaves that take part in the step."""
@@ -155,6 +168,10 @@ class Launch:
     def measure(self) -> None:
         """Do what must be known before the update."""
 
+    def set_key(self, seed: int, count: int) -> None:
+        """Set what the random bits of a step's stochastic rounding depend on."""
+        self.batch.set_key(seed, count)
+
     def run(self) -> None:
         """Update the leaves."""
         self.batch.run()
@@ -167,7 +184,8 @@ class RowsLaunch(Launch):
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
         widths = [leaf.flat.size // leaf.shape[0] for leaf in leaves]
-        self.batch = RowBatch(self.rule, segments, widths, self.n_rows, self._manner.threads)
+        threads, storage, origins = self._manner.threads, self.storage, self._origins
+        self.batch = RowBatch(self.rule, segments, widths, self.n_rows, threads, storage, origins)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Do nothing: where the gradients are is said of each row."""
@@ -181,7 +199,10 @@ class MeasuringLaunch(Launch):
     """What launches of rules that measure have in common."""
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
-        self.measurement = Measurement(self.rule, segments, self.n_rows, self._manner.threads)
+        threads, storage, origins = self._manner.threads, self.storage, self._origins
+        self.measurement = Measurement(
+            self.rule, segments, self.n_rows, threads, storage=storage, origins=origins
+        )
         self.size = sum(segment[0].size for segment in segments)
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
@@ -210,6 +231,10 @@ class MeasuringLaunch(Launch):
     def measure(self) -> None:
         self.measurement.run()
 
+    def set_key(self, seed: int, count: int) -> None:
+        super().set_key(seed, count)
+        self.measurement.set_key(seed, count)
+
 
 class TensorLaunch(MeasuringLaunch):
     """Leaves of a rule that measures each tensor, or each row, apart: each has scalars of its own."""
@@ -233,7 +258,7 @@ class TensorLaunch(MeasuringLaunch):
             for i in range(len(self.parts(leaf)))
         ]
         apart = [(*segment[:3], row) for row, segment in enumerate(segments)]
-        self.batch = Batch(self.rule, apart, len(apart), self._manner.threads, self._manner.clears)
+        self.batch = self._batch(apart, len(apart))
         self._kinds: tuple[int, ...] | None = None
         self._carried = carried
 
@@ -261,7 +286,7 @@ class GlobalLaunch(MeasuringLaunch):
 
     def prepare_batch(self, segments: list[Segment], leaves: list[Leaf]) -> None:
         super().prepare_batch(segments, leaves)
-        Launch.prepare_batch(self, segments, leaves)
+        self.batch = self._batch(segments, self.n_rows)
         self._inputs: list[tuple[float, tuple[Any, ...]]] = [(0.0, ())] * len(self.cohorts)
 
     def set_inputs(self, row: int, cohort: Cohort, multiplier: float, values: tuple[Any, ...]) -> None:
@@ -319,7 +344,11 @@ class MatrixLaunch:
 
 
 def launch(
-    rule: Rule | MatrixRule, members: Sequence[Member], manner: Manner, rows: bool = False
+    rule: Rule | MatrixRule,
+    members: Sequence[Member],
+    manner: Manner,
+    storage: Storage | None = None,
+    rows: bool = False,
 ) -> Launch | MatrixLaunch:
     """Return the launch of a rule's leaves, which are given whole gradients, or rows."""
     if isinstance(rule, MatrixRule):
@@ -328,4 +357,4 @@ def launch(
         kind = RowsLaunch if rows else Launch
     else:
         kind = GlobalLaunch if rule.measure.over == "all" else TensorLaunch
-    return kind(rule, members, manner)
+    return kind(rule, members, manner, storage)

@@ -24,13 +24,16 @@ DEFAULTS: Mapping[str, Any] = {
     "swa_every": 1.0,
     "lookahead_steps": 0.0,
     "lookahead_alpha": 0.5,
+    "state_dtype": None,
+    "master_weights": None,
 }
 
 #: What a kernel in a user's own compiled code cannot do: it concerns several steps, or the gradients' sign.
-OUTSIDE = ("maximize", "corrected_weight_decay", "lookahead_steps")
+OUTSIDE = ("maximize", "corrected_weight_decay", "lookahead_steps", "state_dtype", "master_weights")
 
 #: Those that need whole arrays, not some rows of them.
-NOT_BY_ROWS = tuple(name for name in DEFAULTS if name != "max_grad_value")
+_BY_ROWS = ("max_grad_value", "state_dtype", "master_weights")
+NOT_BY_ROWS = tuple(name for name in DEFAULTS if name not in _BY_ROWS)
 
 
 def modified(rule: Rule | MatrixRule, group: Mapping[str, Any], name: str) -> Rule | MatrixRule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from fastopt.engine import Squares
 from fastopt.engine.memory import address
 from fastopt.engine.rows import Touched
+from fastopt.engine.storage import Format
+from fastopt.formats import plain_bits
 from fastopt.launch import Manner
 from fastopt.leaf import Leaf
 
@@ -20,8 +23,9 @@ class GradientNorms:
 
     Parameters
     ----------
-    members : sequence of (int, Leaf)
-        The leaves, none of them empty, and their places among all that are given gradients.
+    members : sequence of (int, Leaf, Format or None)
+        The leaves, none of them empty, their places among all that are given gradients, and the formats of
+        these, where it is not the leaves'.
     size : int
         How many are given gradients: those that are frozen or empty, too.
     manner : Manner
@@ -32,21 +36,24 @@ class GradientNorms:
 
     def __init__(
         self,
-        members: Sequence[tuple[int, Leaf]],
+        members: Sequence[tuple[int, Leaf, Format | None]],
         size: int,
         manner: Manner,
         sparse: Collection[int],
     ) -> None:
         self._size, self._threads = size, manner.threads
         self._passes: list[tuple[NDArray[np.int64], Squares]] = []
-        self._rows = [(place, leaf) for place, leaf in members if place in sparse]
+        self._rows = [(place, leaf) for place, leaf, _ in members if place in sparse]
         self._touched: Mapping[int, Touched] = {}
-        dense = [(place, leaf) for place, leaf in members if place not in sparse]
-        for dtype in sorted({leaf.dtype for _, leaf in dense}):
-            mine = [(place, leaf) for place, leaf in dense if leaf.dtype == dtype]
-            squares = Squares(np.array([leaf.flat.size for _, leaf in mine]), dtype, manner.threads)
+        dense: dict[Any, list[tuple[int, Leaf]]] = {}
+        for place, leaf, form in members:
+            if place not in sparse:
+                dense.setdefault((leaf.dtype, form), []).append((place, leaf))
+        for (dtype, form), mine in dense.items():
+            sizes = np.array([leaf.flat.size for _, leaf in mine])
+            squares = Squares(sizes, dtype, manner.threads, form)
             if manner.packed:
-                grads = [leaf.grad for _, leaf in mine if leaf.grad is not None]
+                grads = [plain_bits(leaf.grad) for _, leaf in mine if leaf.grad is not None]
                 squares.set_gradients(np.array([address(grad) for grad in grads], np.int64))
             self._passes.append((np.array([place for place, _ in mine]), squares))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,14 +14,14 @@ from fastopt.arrangement import Arrangement
 from fastopt.averaging import Averaging
 from fastopt.background import PendingStep
 from fastopt.checkpoint import expect_keys
+from fastopt.engine.storage import Format
 from fastopt.grad_scaler import GradScaler
-from fastopt.gradients import GivenGradients
+from fastopt.gradients import GivenGradients, clear, clear_rest
 from fastopt.grouped import is_group
 from fastopt.guard import Guard, combined
 from fastopt.hyperparameters import check_value
 from fastopt.options import Options, StepOptions
 from fastopt.packing import Pack
-from fastopt.rows import Rows
 
 __all__ = ["Optimizer", "Options"]
 
@@ -33,8 +34,9 @@ class Optimizer(Averaging):
     Parameters
     ----------
     params : array, tree of arrays, Pack, or list of dict
-        What to update, always in place. A tree is a dict, list or tuple of float32 or float64 arrays,
-        nested. A list of dicts with a key "params" makes groups, each with hyperparameters of its own.
+        What to update, always in place. A tree is a dict, list or tuple of float32 or float64 arrays, or of
+        float16 or ml_dtypes' bfloat16, which are computed in float32; nested. A list of dicts with a
+        key "params" makes groups, each with hyperparameters of its own.
         Arrays of other libraries that are in the CPU's memory and writeable (``__array_interface__``,
         ``__dlpack__``) are updated in place too.
     threads : int, optional
@@ -107,13 +109,26 @@ class Optimizer(Averaging):
     zero_grads : bool
         Set the gradients to zero in the same pass, those of the pack or those that are given; also
         if the step is left out.
+    state_dtype : {None, "float32", "bfloat16", "float8"}
+        How the state is stored: fewer bytes make a step faster, which is bound by memory. It is computed in
+        float32 all the same, and rounded stochastically: up or down, so that the mean is right.
+        "float8" has a float32 scale for each 256 elements. Arrays of fewer than 4096 elements keep
+        float32, unless ``overrides`` name a ``state_dtype`` for them; so do averages of the parameters,
+        and what else an algorithm needs exactly. By default the state is as exact as the parameters.
+    master_weights : {None, "float32", "split"}
+        What is kept of parameters of half precision beside them: nothing, they are rounded
+        stochastically; a copy in float32, the state ``master_weights``, from which they are rounded; or the
+        low bits, the state ``low_bits``, with which bfloat16 is as exact as float32.
+    seed : int
+        Of stochastic rounding, which depends on it, on the number of the step and on the element's place
+        alone: not on the number of threads. It is in checkpoints.
     **hyperparameters
         Numbers, or schedules: functions of the number of steps already taken.
 
     Raises
     ------
     TypeError, ValueError
-        If an array is not float32 or float64, is read-only, shares memory with another, or a
+        If an array is of another dtype, is read-only, shares memory with another, or a
         hyperparameter is of another kind or out of range, or the algorithm cannot be modified as asked, or
         a pattern fits no name. The message names it.
 
@@ -219,10 +234,11 @@ class Optimizer(Averaging):
         Parameters
         ----------
         grads : array, or tree of arrays in the structure of the parameters, optional
-            The gradients, with the parameters' shapes and dtypes. None in the place of an array means that
-            there is no gradient: its parameter and state stay as they are. :class:`fastopt.Rows` in its
-            place are gradients of some rows only. What is in the place of a frozen array is ignored. With
-            groups, a list of one tree a group. By default the gradients of the pack.
+            The gradients, with the parameters' shapes and dtypes; or of float16 or bfloat16, unless these are
+            of float64. None in the place of an array means that there is no gradient: its parameter and
+            state stay as they are. :class:`fastopt.Rows` in its place are gradients of some rows only. What
+            is in the place of a frozen array is ignored. With groups, a list of one tree a group. By
+            default the gradients of the pack.
         lr : float, optional
             Learning rate of this step, in place of those of the groups and overrides; ``lr_scale`` still
             multiplies it.
@@ -273,10 +289,10 @@ class Optimizer(Averaging):
         if updated:
             self._count += 1
             if options.zero_grads:
-                self._clear_rest(given, copies)
+                clear_rest(self._all_leaves(), given, copies)
         else:
             if options.zero_grads:
-                self._clear_all(given)
+                clear([leaf.grad for leaf in self._all_leaves()] if given is None else given)
             self._guard.complain()
 
     def _update(self, arrangement: Arrangement, multiplier: float, lr: float | None) -> bool:
@@ -328,28 +344,6 @@ class Optimizer(Averaging):
         """The scaler that the optimizer was given."""
         return self._options.grad_scaler
 
-    def _clear_rest(self, given: list[Any] | None, copies: list[Any]) -> None:
-        """Set those gradients to zero that the update could not."""
-        if given is None:
-            for group in self._groups:
-                for leaf in group.leaves:
-                    if leaf.frozen and leaf.grad is not None:
-                        leaf.grad.fill(0)
-            return
-        for _, grad in copies:
-            grad.fill(0)
-        for grad in given:
-            if isinstance(grad, Rows):
-                grad.values.fill(0)
-
-    def _clear_all(self, given: list[Any] | None) -> None:
-        """Set the gradients to zero."""
-        if given is None:
-            given = [leaf.grad for group in self._groups for leaf in group.leaves]
-        for grad in given:
-            if grad is not None:
-                (grad.values if isinstance(grad, Rows) else grad).fill(0)
-
     def _arrange_own(self) -> Arrangement:
         """Arrange the leaves for the gradients that their packs hold."""
         self._check_packed()
@@ -366,35 +360,49 @@ class Optimizer(Averaging):
     def _arrange_given(self, given: list[Any]) -> tuple[Arrangement, list[Any]]:
         """Arrange the leaves for gradients that are given, and say which must be copied first."""
         if self._given is None:
-            self._given = GivenGradients(self._leaves(), self._options.zero_grads)
+            self._given = GivenGradients(self._leaves(), self._options.zero_grads, reads_halves=True)
         found = self._given
         moved = found.take(given, self._grad_places, allow_rows=True)
         if found.sparse:
             self._check_rows(found.sparse)
         arrangement = self._arrangement
-        if arrangement is None or (arrangement.present, arrangement.sparse) != (found.present, found.sparse):
-            arrangement = self._arrange(found.present, found.sparse)
+        kind = found.present, found.sparse, found.halves
+        if arrangement is None or (arrangement.present, arrangement.sparse, arrangement.halves) != kind:
+            arrangement = self._arrange(*kind)
             moved = True
         if moved:
             arrangement.set_gradients(found.addresses, found.touched)
             found.touched = {}
         return arrangement, found.copies
 
-    def _arrange(self, present: list[int] | None, sparse: Sequence[int] = ()) -> Arrangement:
+    def _arrange(
+        self,
+        present: list[int] | None,
+        sparse: Sequence[int] = (),
+        halves: Mapping[int, Format] = MappingProxyType({}),
+    ) -> Arrangement:
         if self.rows_only:
             for i in range(len(self._leaves())) if present is None else present:
                 if i not in sparse:
                     place = self._grad_places()[i]
                     raise TypeError(f"{place} must be Rows: {type(self).__name__} takes no arrays")
         self._settle()
-        self._arrangement = Arrangement(self._leaves(), present, self.max_threads, sparse, self._options)
+        self._arrangement = Arrangement(
+            self._leaves(), present, self.max_threads, sparse, self._options, halves
+        )
         return self._arrangement
 
     def _check_rows(self, sparse: Sequence[int]) -> None:
         """Raise an error unless the leaves of these numbers can be given rows."""
         leaves, places = self._leaves(), self._grad_places()
         for number in sparse:
-            self.check_rows(leaves[number].group, leaves[number].rule, places[number])
+            leaf = leaves[number]
+            self.check_rows(leaf.group, leaf.rule, places[number])
+            if any(form.block > 1 for form in leaf.formats.values()):
+                raise ValueError(
+                    f"{places[number]} cannot be Rows: the state of {leaf.place} is stored in blocks, by "
+                    f"state_dtype={leaf.group['state_dtype']!r}, and a row is no whole number of them"
+                )
 
     def _grad_places(self) -> list[str]:
         """Return the place of each gradient, as errors shall name it."""
@@ -421,6 +429,7 @@ class Optimizer(Averaging):
 
     def _options_state(self) -> dict[str, Any]:
         return {
+            "seed": int(self._options.seed),
             "guard": self._guard.state_dict(),
             "accumulated": self._accumulator.state_dict(self._leaves()),
         }
@@ -432,6 +441,7 @@ class Optimizer(Averaging):
         self._accumulator.check_state(self._leaves(), saved["accumulated"], what)
 
     def _load_options_state(self, saved: Any) -> None:
+        self._options.seed = int(saved.get("seed", self._options.seed))
         self._guard.load_state_dict(saved["guard"])
         self._accumulator.load_state_dict(self._leaves(), saved["accumulated"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypedDict
 
@@ -10,6 +11,9 @@ import numpy as np
 from fastopt.grad_scaler import GradScaler
 from fastopt.hyperparameters import check_value
 from fastopt.tree import describe
+
+#: How many seeds there are.
+SEEDS = 1 << 32
 
 
 class Options(TypedDict, total=False):
@@ -38,6 +42,9 @@ class Options(TypedDict, total=False):
     grad_scaler: GradScaler | None
     accumulate: int
     zero_grads: bool
+    state_dtype: str | None
+    master_weights: str | None
+    seed: int
 
 
 @dataclass
@@ -56,6 +63,7 @@ class StepOptions:
     grad_scaler: GradScaler | None = None
     accumulate: int = 1
     zero_grads: bool = False
+    seed: int = 0
 
     names: ClassVar[frozenset[str]]
 
@@ -65,6 +73,7 @@ class StepOptions:
         if self.max_skips is not None:
             _check_whole("max_skips", self.max_skips, "a whole number >= 0, or None", 0)
         _check_whole("accumulate", self.accumulate, "a whole number >= 1", 1)
+        _check_whole("seed", self.seed, f"a whole number from 0 to {SEEDS - 1}", 0, SEEDS)
         if self.max_grad_norm is not None:
             self.max_grad_norm = check_value("max_grad_norm", self.max_grad_norm, 1.0)
         if self.skip_outliers is not None:
@@ -99,8 +108,8 @@ class StepOptions:
 StepOptions.names = frozenset(field.name for field in fields(StepOptions))
 
 
-def _check_whole(name: str, value: Any, wanted: str, least: int) -> None:
+def _check_whole(name: str, value: Any, wanted: str, least: int, below: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be {wanted}; got {value!r}")
-    if value < least:
+    if not least <= value < below:
         raise ValueError(f"{name} must be {wanted}; got {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastopt.engine.memory import aligned_zeros, overlapping
 from fastopt.foreign import as_numpy
+from fastopt.formats import is_half
 from fastopt.tree import Tree, plural
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -26,7 +28,7 @@ class Pack:
         ``grads`` (``np.matmul(..., out=pack.grads["w"])``) and nothing has to be copied.
     flat, flat_grads : ndarray of shape (size,)
         The buffers: the leaves one after the other, each in C order, without gaps. They
-        start at a multiple of 64 bytes.
+        start at a multiple of 64 bytes. Their dtypes may differ: see ``grad_dtype``.
 
     See Also
     --------
@@ -58,7 +60,7 @@ class Pack:
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
-        """Dtype of the parameters and of the gradients."""
+        """Dtype of the parameters."""
         return self.flat.dtype
 
     def views(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
@@ -106,7 +108,7 @@ class Pack:
         return f"<Pack of {plural(len(self.names), 'array')}, {plural(self.size, 'parameter')}, {self.dtype}>"
 
 
-def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
+def pack(params: Any, dtype: DTypeLike | None = None, grad_dtype: DTypeLike | None = None) -> Pack:
     """Copy a tree of arrays into one flat buffer, with a second one for the gradients.
 
     An optimizer updates a pack in one call over the whole buffer, however many arrays it holds.
@@ -117,9 +119,13 @@ def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
         float32 or float64 arrays of any shape: 0-d, empty and strided ones too, NumPy's or any with
         ``__array_interface__`` or ``__dlpack__``. They are copied and not referred to any more: use the views
         ``pack.params`` from here on.
-    dtype : float32 or float64, optional
+    dtype : float32, float64, float16 or bfloat16, optional
         dtype of the buffers. By default that of the arrays, which must then have one dtype. With it,
-        arrays of any real dtype are converted.
+        arrays of any real dtype are converted. ``"bfloat16"`` is that of the package ml_dtypes, with which
+        NumPy can compute.
+    grad_dtype : float16, bfloat16 or float32, optional
+        dtype of the gradients, by default that of the parameters. Those of float32 may have gradients of half
+        precision, and those of half precision may have gradients of float32.
 
     Returns
     -------
@@ -129,7 +135,9 @@ def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
     Raises
     ------
     TypeError
-        If a leaf is no array, or its dtype is not float32 or float64 and no ``dtype`` is given.
+        If a leaf is no array, or its dtype is none of these and no ``dtype`` is given.
+    ModuleNotFoundError
+        If ml_dtypes is needed and missing.
     ValueError
         If there are no arrays, if they have several dtypes and no ``dtype`` is given, or if two of them share
         memory: as copies they would not be shared any more.
@@ -151,12 +159,13 @@ def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
     for i, array in enumerate(arrays):
         array = as_numpy(array, places[i])
         arrays[i] = array = np.asarray(array) if isinstance(array, np.generic) else array
-        check_array(array, places[i], None if dtype is None else "real")
+        check_array(array, places[i], "halves" if dtype is None else "real")
     if not arrays:
         raise ValueError("params must hold at least one array, got none")
-    chosen = np.dtype(arrays[0].dtype if dtype is None else dtype)
-    if chosen not in DTYPES:
-        raise TypeError(f"dtype must be float32 or float64, got {chosen}")
+    chosen = arrays[0].dtype if dtype is None else _real_dtype("dtype", dtype)
+    of_grads = chosen if grad_dtype is None else _real_dtype("grad_dtype", grad_dtype)
+    if np.float64 in (chosen, of_grads) and chosen != of_grads:
+        raise TypeError(f"grad_dtype must be float64 where the parameters are, got {of_grads} for {chosen}")
     for place, array in zip(places, arrays, strict=True):
         if dtype is None and array.dtype != chosen:
             raise ValueError(
@@ -166,18 +175,46 @@ def pack(params: Any, dtype: DTypeLike | None = None) -> Pack:
     check_no_overlap(arrays, places)
     shapes = [array.shape for array in arrays]
     size = sum(array.size for array in arrays)
-    packed = Pack(tree, shapes, aligned_zeros(size, chosen), aligned_zeros(size, chosen))
+    packed = Pack(tree, shapes, _zeros(size, chosen), _zeros(size, of_grads))
     for view, array in zip(packed.views(packed.flat), arrays, strict=True):
         np.copyto(view, array, casting="same_kind" if dtype is None else "unsafe")
     return packed
 
 
+def _zeros(size: int, dtype: np.dtype[Any]) -> NDArray[np.floating]:
+    return aligned_zeros(size, np.uint16).view(dtype) if is_half(dtype) else aligned_zeros(size, dtype)
+
+
+def _real_dtype(name: str, given: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that an argument names."""
+    if given == "bfloat16":
+        try:
+            given = import_module("ml_dtypes").bfloat16
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                f"{name}='bfloat16' needs the package ml_dtypes, which is missing: "
+                f'pip install "fastopt[bfloat16]"',
+                name="ml_dtypes",
+            ) from None
+    dtype = np.dtype(given)
+    if dtype not in DTYPES and not is_half(dtype):
+        raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {dtype}")
+    return dtype
+
+
 def check_array(array: Any, place: str, dtype: Any = None) -> None:
-    """Raise a TypeError unless ``array`` is a float32 or float64 array (with "real", of any real dtype)."""
+    """Raise a TypeError unless ``array`` is a float32 or float64 array.
+
+    With "halves", it may be of float16 or bfloat16 too; with "real", of these and any real dtype.
+    """
     wanted = "a NumPy array of float32 or float64"
+    if dtype is not None:
+        wanted += " (or float16, bfloat16)"
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{place} must be {wanted}, got {type(array).__name__}")
-    if array.dtype in DTYPES or (dtype == "real" and array.dtype.kind in "fiub"):
+    if array.dtype in DTYPES or (dtype is not None and is_half(array.dtype)):
+        return
+    if dtype == "real" and array.dtype.kind in "fiub":
         return
     raise TypeError(f"{place} must be {wanted}, got an array of {array.dtype}")
 
@@ -199,6 +236,6 @@ def _restore(
 ) -> Pack:
     copies = []
     for values in (flat, flat_grads):  # unpickled arrays are not aligned
-        copies.append(aligned_zeros(values.size, values.dtype))
+        copies.append(_zeros(values.size, values.dtype))
         copies[-1][:] = values
     return Pack(tree, shapes, *copies)

@@ -10,6 +10,7 @@ import numpy as np
 from fastopt.averaged import COUNT, ema, has_own_pass, idle, is_due, swa, wanted_averages, warmed
 from fastopt.engine import Batch, Rule, Segment
 from fastopt.engine.kernel import compile_clearing, compile_launch
+from fastopt.engine.storage import FLOAT32, Storage
 from fastopt.launch import Cohort, Launch, Manner, MatrixLaunch
 from fastopt.leaf import Leaf
 
@@ -96,7 +97,8 @@ class _Switch:
         )
         if due != self._due:
             rule = launch.rule if due else idle(launch.rule)
-            launch.batch.launch = self._compile(rule, launch.batch.dtype)
+            stored = () if launch.storage is None else (launch.storage,)
+            launch.batch.launch = self._compile(rule, launch.batch.dtype, *stored)
             self._due = due
 
 
@@ -108,7 +110,11 @@ class _Pass:
 
     def __init__(self, cohort: Cohort, leaves: Sequence[Leaf], count: float, threads: int) -> None:
         self.cohort, self.leaves, self.count = cohort, leaves, count
-        self.batch = Batch(self.rule, [self.segment(leaf) for leaf in leaves], 1, threads)
+        segments, half = [self.segment(leaf) for leaf in leaves], leaves[0].half
+        storage = None if half is None else Storage(FLOAT32, half)
+        self.batch = Batch(
+            self.rule, segments, 1, threads, storage=storage, origins=[leaf.origin for leaf in leaves]
+        )
 
     @classmethod
     def over(cls, cohort: Cohort, threads: int) -> list[_Pass]:
@@ -116,8 +122,8 @@ class _Pass:
         found: dict[Any, list[Leaf]] = {}
         for leaf in cohort.leaves:
             if leaf.flat.size:
-                found.setdefault((leaf.dtype, cls.count_of(leaf)), []).append(leaf)
-        return [cls(cohort, leaves, count, threads) for (_, count), leaves in found.items()]
+                found.setdefault((leaf.dtype, leaf.half, cls.count_of(leaf)), []).append(leaf)
+        return [cls(cohort, leaves, count, threads) for (*_, count), leaves in found.items()]
 
     @staticmethod
     def count_of(leaf: Leaf) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastopt.engine.rows import Touched, touch
+from fastopt.formats import is_half
 from fastopt.leaf import Array, Leaf
 from fastopt.tree import describe
 
@@ -60,6 +61,8 @@ class Rows:
         values, wanted = self.values, (len(indices), *leaf.shape[1:])
         if not isinstance(values, np.ndarray):
             raise TypeError(f"{place}.values must be an array of {leaf.dtype}, got {describe(values)}")
+        if leaf.dtype == np.float32 and is_half(values.dtype):
+            values = values.astype(np.float32)
         if values.dtype != leaf.dtype:
             raise TypeError(f"{place}.values must be of {leaf.dtype}, like its parameter; got {values.dtype}")
         if values.shape != wanted:

@@ -78,6 +78,7 @@ def named(state=(), hyper=("lr",), carry=(), decay=None):
             "Mine: every optimizer can have a state 'ema'; rename that of its rule",
         ),
         (named(state=("n_averaged",)), {"lr": 1.0}, ValueError, "can have a state 'n_averaged'"),
+        (named(state=("low_bits",)), {"lr": 1.0}, ValueError, "can have a state 'low_bits'"),
         (
             named(state=("total",)),
             {"lr": 1.0},

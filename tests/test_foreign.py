@@ -10,7 +10,7 @@ import fastopt
 from fastopt.foreign import as_numpy
 
 F = np.float32
-MISSING = "params must be a NumPy array of float32 or float64, got "
+MISSING = "params must be a NumPy array of float32 or float64 (or float16, bfloat16), got "
 
 
 class Interface:

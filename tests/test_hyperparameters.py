@@ -5,6 +5,8 @@ import fastopt
 from fastopt import modifiers
 from fastopt.hyperparameters import check_value
 
+STATE_DTYPES = "state_dtype must be 'float32', 'bfloat16', 'float8', or None"
+
 
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5), np.array(0.5)])
 def test_numbers_become_plain(value):
@@ -46,6 +48,8 @@ def test_schedules_and_flags():
             "initial_accumulator_value", abs, 0.0, TypeError,
             "initial_accumulator_value must be a finite number >= 0; got <built-in function abs>",
         ),
+        ("state_dtype", abs, None, TypeError, f"{STATE_DTYPES}; got <built-in function abs>"),
+        ("state_dtype", "fp8", None, ValueError, f"{STATE_DTYPES}; got 'fp8'"),
     ],
 )  # fmt: skip
 def test_errors(name, value, default, error, message):

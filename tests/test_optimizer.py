@@ -103,12 +103,12 @@ def test_views_of_a_pack_as_parameters():
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ([1.0], TypeError, "params[0] must be a NumPy array of float32 or float64, got float"),
-        (np.arange(3), TypeError, "params must be a NumPy array of float32 or float64, got an array of int64"),
-        ({"w": np.ones(3, np.float16)}, TypeError,
-         "params['w'] must be a NumPy array of float32 or float64, got an array of float16"),
+        ([1.0], TypeError, "params[0] must be a NumPy array of float32 or float64 (or float16, bfloat16), got float"),
+        (np.arange(3), TypeError, "params must be a NumPy array of float32 or float64 (or float16, bfloat16), got an array of int64"),
+        ({"w": np.ones(3, np.int8)}, TypeError,
+         "params['w'] must be a NumPy array of float32 or float64 (or float16, bfloat16), got an array of int8"),
         ([np.broadcast_to(F(1), (2, 3)).copy()[:0], "x"], TypeError,
-         "params[1] must be a NumPy array of float32 or float64, got str"),
+         "params[1] must be a NumPy array of float32 or float64 (or float16, bfloat16), got str"),
     ],
 )  # fmt: skip
 def test_parameters_that_cannot_be_updated(params, error, message):
@@ -139,8 +139,8 @@ def test_read_only_broadcast_and_shared_parameters():
         ({"learning_rate": 1}, TypeError, "AdamW has no hyperparameter 'learning_rate'; it has lr, betas, eps, "
          "weight_decay, amsgrad; and every optimizer has accumulate, cautious, cautious_weight_decay, "
          "corrected_weight_decay, ema_decay, ema_warmup, frozen, grad_norm_over, grad_scaler, "
-         "lookahead_alpha, lookahead_steps, max_grad_norm, max_grad_value, max_skips, maximize, no_decay, overrides, "
-         "skip_nonfinite, skip_outliers, swa_every, swa_start, threads, zero_grads"),
+         "lookahead_alpha, lookahead_steps, master_weights, max_grad_norm, max_grad_value, max_skips, maximize, no_decay, overrides, "
+         "seed, skip_nonfinite, skip_outliers, state_dtype, swa_every, swa_start, threads, zero_grads"),
         ({"threads": 0}, ValueError, "threads must be a whole number >= 1, or None; got 0"),
         ({"threads": 1.5}, TypeError, "threads must be a whole number >= 1, or None; got 1.5"),
         ({"threads": True}, TypeError, "threads must be a whole number >= 1, or None; got True"),

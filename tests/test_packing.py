@@ -80,17 +80,25 @@ def test_tied_arrays_are_refused():
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ([1.0], TypeError, "params[0] must be a NumPy array of float32 or float64, got float"),
-        ({"a": None}, TypeError, "params['a'] must be a NumPy array of float32 or float64, got NoneType"),
+        (
+            [1.0],
+            TypeError,
+            "params[0] must be a NumPy array of float32 or float64 (or float16, bfloat16), got float",
+        ),
+        (
+            {"a": None},
+            TypeError,
+            "params['a'] must be a NumPy array of float32 or float64 (or float16, bfloat16), got NoneType",
+        ),
         (
             [np.arange(3)],
             TypeError,
-            "params[0] must be a NumPy array of float32 or float64, got an array of int64",
+            "params[0] must be a NumPy array of float32 or float64 (or float16, bfloat16), got an array of int64",
         ),
         (
             [np.ones(3, ">f4")],
             TypeError,
-            "params[0] must be a NumPy array of float32 or float64, got an array of >f4",
+            "params[0] must be a NumPy array of float32 or float64 (or float16, bfloat16), got an array of >f4",
         ),
         ({}, ValueError, "params must hold at least one array, got none"),
         (
@@ -108,7 +116,7 @@ def test_errors(params, error, message):
 
 
 def test_dtype_must_be_a_float():
-    with pytest.raises(TypeError, match="dtype must be float32 or float64, got int32"):
+    with pytest.raises(TypeError, match="dtype must be float32, float64, float16 or bfloat16, got int32"):
         fastopt.pack([np.ones(3)], dtype=np.int32)
     with pytest.raises(TypeError, match="got an array of complex128"):
         fastopt.pack([np.ones(3, complex)], dtype=F)

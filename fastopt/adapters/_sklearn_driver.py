@@ -185,7 +185,8 @@ class Driver(SGDOptimizer):  # type: ignore[misc]
 
     def try_with(self, layers: int) -> None:
         """Raise the errors of the optimizer's arguments, by making it for a tiny model of as many layers."""
-        self._make(pack({"coefs": list(np.zeros((layers, 1, 1))), "intercepts": list(np.zeros((layers, 1)))}))
+        tiny = {"coefs": list(np.zeros((layers, 1, 1))), "intercepts": list(np.zeros((layers, 1)))}
+        self._make(pack(tiny, np.float32))  # whose state can have any form
 
     def _make(self, params: Pack) -> Optimizer:
         settings = copy.deepcopy(self._settings)  # schedules may have state

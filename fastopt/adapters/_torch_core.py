@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from fastopt.arrangement import Arrangement
+from fastopt.engine import MatrixRule, Rule
+from fastopt.formats import PLAIN, Form
 from fastopt.gradients import GivenGradients
 from fastopt.leaf import Array, Leaf
 from fastopt.optimizer import Optimizer
@@ -135,6 +137,15 @@ class TensorCore(Optimizer):
             )
         grad = grad.detach()
         return Rows(grad._indices()[0].numpy(), grad._values().numpy())
+
+    def _form_of(self, leaf: Leaf, rule: Rule | MatrixRule, fill: Mapping[str, float | str]) -> Form:
+        form = super()._form_of(leaf, rule, fill)
+        if form != PLAIN:
+            raise ValueError(
+                f"{leaf.place} cannot have state_dtype={leaf.group['state_dtype']!r}: torch's state is "
+                f"tensors that can be written to"
+            )
+        return form
 
     def _arrange_given(self, given: list[Any]) -> tuple[Arrangement, list[Any]]:
         self._found()

@@ -40,6 +40,8 @@ class ScheduleFree(Optimizer):
     """An optimizer that takes its gradients at one point, y, and returns an average, x."""
 
     _training = True
+    #: To move from the points of the gradients to their average and back, half precision is not exact enough.
+    takes_halves = False
 
     @classmethod
     def initial_state(cls, group: Mapping[str, Any]) -> Mapping[str, float | str]:

@@ -95,4 +95,4 @@ class AdaBelief(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
 
-    rule = Rule(adabelief, ("exp_avg", "exp_avg_var"), scalars, decay="decoupled")
+    rule = Rule(adabelief, ("exp_avg", "exp_avg_var"), scalars, decay="decoupled", squares=("exp_avg_var",))

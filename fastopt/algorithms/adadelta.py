@@ -79,4 +79,6 @@ class Adadelta(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
 
-    rule = Rule(adadelta, ("square_avg", "acc_delta"), scalars, decay="coupled")
+    rule = Rule(
+        adadelta, ("square_avg", "acc_delta"), scalars, decay="coupled", squares=("square_avg", "acc_delta")
+    )

@@ -148,6 +148,7 @@ class Adafactor(Optimizer):
         scalars,
         measure=Measure(measure, ("square", "square"), measure_scalars, writes=("variance",)),
         writes=(),
+        squares=("variance",),
     )
     of_matrices = MatrixRule(factored, (), factored_scalars, factors)
 

@@ -88,7 +88,7 @@ class Adagrad(Optimizer):
             **options,
         )
 
-    rule = Rule(adagrad, ("sum",), scalars, decay="coupled")
+    rule = Rule(adagrad, ("sum",), scalars, decay="coupled", squares=("sum",))
     rows_without = ("weight_decay",)
 
     @classmethod

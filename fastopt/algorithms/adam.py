@@ -117,8 +117,14 @@ class Adam(Optimizer):
             **options,
         )
 
-    plain = Rule(adam, ("exp_avg", "exp_avg_sq"), scalars, decay="coupled")
-    with_amsgrad = Rule(adam_amsgrad, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), scalars, decay="coupled")
+    plain = Rule(adam, ("exp_avg", "exp_avg_sq"), scalars, decay="coupled", squares=("exp_avg_sq",))
+    with_amsgrad = Rule(
+        adam_amsgrad,
+        ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+        scalars,
+        decay="coupled",
+        squares=("exp_avg_sq", "max_exp_avg_sq"),
+    )
 
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Rule:

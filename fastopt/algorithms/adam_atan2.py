@@ -134,4 +134,4 @@ class AdamAtan2(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay, a=a, b=b, **options)
 
-    rule = Rule(adam_atan2, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled")
+    rule = Rule(adam_atan2, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled", squares=("exp_avg_sq",))

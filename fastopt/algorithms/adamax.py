@@ -82,4 +82,4 @@ class Adamax(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
 
-    rule = Rule(adamax, ("exp_avg", "exp_inf"), scalars, decay="coupled")
+    rule = Rule(adamax, ("exp_avg", "exp_inf"), scalars, decay="coupled", squares=("exp_inf",))

@@ -115,9 +115,13 @@ class AdamW(Optimizer):
             **options,
         )
 
-    plain = Rule(adamw, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled")
+    plain = Rule(adamw, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled", squares=("exp_avg_sq",))
     with_amsgrad = Rule(
-        adamw_amsgrad, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), scalars, decay="decoupled"
+        adamw_amsgrad,
+        ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+        scalars,
+        decay="decoupled",
+        squares=("exp_avg_sq", "max_exp_avg_sq"),
     )
 
     @classmethod

@@ -127,9 +127,15 @@ class Adan(Optimizer):
             **options,
         )
 
-    with_prox = Rule(adan, ("exp_avg", "exp_avg_sq", "exp_avg_diff", "neg_pre_grad"), scalars)
+    with_prox = Rule(
+        adan, ("exp_avg", "exp_avg_sq", "exp_avg_diff", "neg_pre_grad"), scalars, squares=("exp_avg_sq",)
+    )
     without_prox = Rule(
-        adan_no_prox, ("exp_avg", "exp_avg_sq", "exp_avg_diff", "neg_pre_grad"), scalars, decay="decoupled"
+        adan_no_prox,
+        ("exp_avg", "exp_avg_sq", "exp_avg_diff", "neg_pre_grad"),
+        scalars,
+        decay="decoupled",
+        squares=("exp_avg_sq",),
     )
 
     @classmethod

@@ -126,4 +126,10 @@ class AdEMAMix(Optimizer):
             **options,
         )
 
-    rule = Rule(ademamix, ("exp_avg_fast", "exp_avg_slow", "exp_avg_sq"), scalars, decay="decoupled")
+    rule = Rule(
+        ademamix,
+        ("exp_avg_fast", "exp_avg_slow", "exp_avg_sq"),
+        scalars,
+        decay="decoupled",
+        squares=("exp_avg_sq",),
+    )

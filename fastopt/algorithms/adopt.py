@@ -124,8 +124,10 @@ class ADOPT(Optimizer):
             **options,
         )
 
-    coupled = Rule(adopt, ("exp_avg", "exp_avg_sq"), scalars, decay="coupled")
-    decoupled = Rule(adopt_decoupled, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled")
+    coupled = Rule(adopt, ("exp_avg", "exp_avg_sq"), scalars, decay="coupled", squares=("exp_avg_sq",))
+    decoupled = Rule(
+        adopt_decoupled, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled", squares=("exp_avg_sq",)
+    )
 
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Rule:

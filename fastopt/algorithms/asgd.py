@@ -54,7 +54,8 @@ class ASGD(Optimizer):
     rate. State: ``ax`` (:math:`a`). As in torch, which also keeps :math:`\eta_t` and :math:`\mu_t`,
     in float32. It computes them a step ahead: there, a change of ``lr`` counts from the step after
     the next. The paper has neither decay. The decay is added to the step before both are taken from the
-    parameter; see :class:`fastopt.AdamW`.
+    parameter; see :class:`fastopt.AdamW`. ``ax`` is in float32 whatever ``state_dtype`` is: its changes
+    become too small for less.
 
     References
     ----------
@@ -85,4 +86,4 @@ class ASGD(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, **options)
 
-    rule = Rule(asgd, ("ax",), scalars)
+    rule = Rule(asgd, ("ax",), scalars, exact=("ax",))

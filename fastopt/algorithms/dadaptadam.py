@@ -110,7 +110,8 @@ class DAdaptAdam(Optimizer):
     them the same :math:`\beta_2` and :math:`\gamma`, and one learning rate, or 0 where nothing shall move.
     The package refuses others; here they are left to you. The learning rate is inside :math:`m`: where it
     is set to 0, the parameters come to rest within some steps, while in the package they go on. An array
-    without a gradient does not count in that step.
+    without a gradient does not count in that step. ``s`` is in float32 whatever ``state_dtype`` is: noise in
+    it would look like distance.
 
     References
     ----------
@@ -169,6 +170,8 @@ class DAdaptAdam(Optimizer):
             over="all",
         ),
         writes=(),
+        squares=("exp_avg_sq",),
+        exact=("s",),
     )
 
     @classmethod

@@ -69,7 +69,8 @@ class DoG(Optimizer):
     second moves the parameters, 12. As in optax's ``dog`` with its "heuristic" start. The authors' code has
     :math:`\bar r` and :math:`G` for each parameter group, here they are those of all groups; it adds
     :math:`\epsilon` to :math:`G`, and takes a length of the first step by itself, ``init_eta``. Its
-    layer-wise form, L-DoG, is not there. An array without a gradient does not count in that step.
+    layer-wise form, L-DoG, is not there. An array without a gradient does not count in that step. ``p0`` is
+    in float32 whatever ``state_dtype`` is: what counts is the small distance from it.
 
     References
     ----------
@@ -108,6 +109,7 @@ class DoG(Optimizer):
         carry=("rbar", "G"),
         measure=Measure(measure, ("square", "square", "square"), over="all"),
         writes=(),
+        exact=("p0",),
     )
 
     @classmethod

@@ -65,7 +65,8 @@ class FTRL(Optimizer):
     TensorFlow, :math:`z` starts at 0 and :math:`n` at 0.1, so that the first step takes the parameters close
     to 0; they have :math:`2 \lambda_2` in the place of :math:`\lambda_2`, and :math:`\beta = 0`. The
     power of :math:`n` that they call ``learning_rate_power`` is the paper's, -0.5. The paper gives no rate.
-    Gradients may be :class:`fastopt.Rows`.
+    Gradients may be :class:`fastopt.Rows`. ``z`` and ``n`` are in float32 whatever ``state_dtype`` is: the
+    parameters are made of them anew in each step.
 
     References
     ----------
@@ -93,5 +94,5 @@ class FTRL(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, beta=beta, l1=l1, l2=l2, **options)
 
-    rule = Rule(ftrl, ("z", "n"), scalars)
+    rule = Rule(ftrl, ("z", "n"), scalars, exact=("z", "n"))
     rows_without = ()

@@ -90,4 +90,4 @@ class Grams(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
 
-    rule = Rule(grams, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled")
+    rule = Rule(grams, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled", squares=("exp_avg_sq",))

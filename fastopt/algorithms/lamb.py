@@ -105,4 +105,5 @@ class LAMB(Optimizer):
         scalars,
         measure=Measure(measure, ("square", "square"), measure_scalars, writes=("exp_avg", "exp_avg_sq")),
         writes=(),
+        squares=("exp_avg_sq",),
     )

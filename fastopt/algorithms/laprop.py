@@ -92,4 +92,4 @@ class LaProp(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
 
-    rule = Rule(laprop, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled")
+    rule = Rule(laprop, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled", squares=("exp_avg_sq",))

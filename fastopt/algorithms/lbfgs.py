@@ -122,6 +122,7 @@ class LBFGS(Optimizer):
     """
 
     rule = Sum.rule
+    takes_halves = False
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1.0, "tolerance_grad": 1e-7, "tolerance_change": 1e-9}
 
     max_iter: int

@@ -120,4 +120,5 @@ class MARS(Optimizer):
         ("exp_avg", "exp_avg_sq", "last_grad"),
         scalars,
         measure=Measure(measure, ("square",), measure_scalars),
+        squares=("exp_avg_sq",),
     )

@@ -188,7 +188,7 @@ class Muon(Optimizer):
 
     plain = MatrixRule(muon, ("momentum_buffer",), scalars, gather=Rule(gather, ("momentum_buffer",)))
     with_nesterov = replace(plain, gather=Rule(gather_nesterov, ("momentum_buffer",)))
-    of_others = Rule(adamw, ("exp_avg", "exp_avg_sq"), adamw_scalars)
+    of_others = Rule(adamw, ("exp_avg", "exp_avg_sq"), adamw_scalars, squares=("exp_avg_sq",))
 
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Any:

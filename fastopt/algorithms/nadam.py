@@ -133,9 +133,16 @@ class NAdam(Optimizer):
             **options,
         )
 
-    coupled = Rule(nadam, ("exp_avg", "exp_avg_sq"), scalars, ("mu_product",), decay="coupled")
+    coupled = Rule(
+        nadam, ("exp_avg", "exp_avg_sq"), scalars, ("mu_product",), decay="coupled", squares=("exp_avg_sq",)
+    )
     decoupled = Rule(
-        nadam_decoupled, ("exp_avg", "exp_avg_sq"), decoupled_scalars, ("mu_product",), decay="decoupled"
+        nadam_decoupled,
+        ("exp_avg", "exp_avg_sq"),
+        decoupled_scalars,
+        ("mu_product",),
+        decay="decoupled",
+        squares=("exp_avg_sq",),
     )
 
     @classmethod

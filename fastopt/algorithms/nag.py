@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.engine import Batch, Rule, Segment
 from fastopt.engine.memory import aligned_zeros
 from fastopt.engine.plain import COPY
+from fastopt.engine.storage import Storage, native
 from fastopt.leaf import Leaf, numbered
 from fastopt.optimizer import Optimizer, Options
 
@@ -21,11 +22,11 @@ def nag(p, g, velocity, lr, momentum, weight_decay):
     return p - velocity, velocity
 
 
-def move(p, g, momentum):  # the velocity in the place of the gradient
-    return p - momentum * g
+def move(p, g, velocity, momentum):
+    return p - momentum * velocity
 
 
-_MOVE = Rule(move)
+_MOVE = Rule(move, ("velocity",), writes=())
 
 
 class _Glance:
@@ -38,19 +39,23 @@ class _Glance:
         self._move: list[Batch] = []
         self._restore: list[Batch] = []
         found = [(leaf, row) for leaf, row in zip(leaves, rows, strict=True) if leaf.flat.size]
-        for dtype in {leaf.dtype for leaf, _ in found}:
+        for dtype, form in {(leaf.dtype, leaf.formats.get("velocity")) for leaf, _ in found}:
             keep: list[Segment] = []
             ahead: list[Segment] = []
             restore: list[Segment] = []
-            mine = [(leaf, row) for leaf, row in found if leaf.dtype == dtype]
+            kind = dtype, form
+            mine = [(leaf, row) for leaf, row in found if (leaf.dtype, leaf.formats.get("velocity")) == kind]
             kept = aligned_zeros(sum(leaf.flat.size for leaf, _ in mine), dtype)
             for leaf, row in mine:
                 part, kept = np.split(kept, [leaf.flat.size])
                 keep.append((part, leaf.flat, [], 0))
-                ahead.append((leaf.flat, leaf.state["velocity"], [], row))
+                ahead.append((leaf.flat, leaf.flat, [leaf.state["velocity"]], row))  # it reads no gradient
                 restore.append((leaf.flat, part, [], 0))
             self._keep.append(Batch(COPY, keep, 1, threads))
-            self._move.append(Batch(_MOVE, ahead, len(self.settings), threads))
+            own = native(dtype)
+            storage = None if form is None else Storage(own, own, (form,))
+            origins = [0] * len(ahead)  # nothing is rounded
+            self._move.append(Batch(_MOVE, ahead, len(self.settings), threads, False, storage, origins))
             self._restore.append(Batch(COPY, restore, 1, threads))
         for batch in self._keep + self._restore:
             batch.set_scalars(0, 1.0, ())
@@ -133,6 +138,7 @@ class NAG(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, **options)
 
+    takes_halves = False  # the way to the point ahead and back would not be exact
     rule = Rule(nag, ("velocity",))
 
     _glance: _Glance | None = None

@@ -115,7 +115,8 @@ class Prodigy(Optimizer):
     has no :math:`\gamma`. The groups share one estimate: give them the same :math:`\beta_2`, :math:`c` and
     :math:`\gamma`, and one learning rate, or 0 where nothing shall move. prodigyopt refuses others; here
     they are left to you, and each group's counts in its own terms. An array without a gradient does not
-    count in that step. In float32, :math:`p_0 - p` has few digits while the steps are tiny.
+    count in that step. In float32, :math:`p_0 - p` has few digits while the steps are tiny. ``s`` and ``p0``
+    are in float32 whatever ``state_dtype`` is: noise in them would look like distance.
 
     References
     ----------
@@ -178,6 +179,8 @@ class Prodigy(Optimizer):
             over="all",
         ),
         writes=(),
+        squares=("exp_avg_sq",),
+        exact=("s", "p0"),
     )
 
     @classmethod

@@ -138,8 +138,14 @@ class RAdam(Optimizer):
             **options,
         )
 
-    coupled = Rule(radam, ("exp_avg", "exp_avg_sq"), scalars, decay="coupled")
-    decoupled = Rule(radam_decoupled, ("exp_avg", "exp_avg_sq"), decoupled_scalars, decay="decoupled")
+    coupled = Rule(radam, ("exp_avg", "exp_avg_sq"), scalars, decay="coupled", squares=("exp_avg_sq",))
+    decoupled = Rule(
+        radam_decoupled,
+        ("exp_avg", "exp_avg_sq"),
+        decoupled_scalars,
+        decay="decoupled",
+        squares=("exp_avg_sq",),
+    )
 
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Rule:

@@ -91,7 +91,8 @@ class RMSprop(Optimizer):
     rounding makes negative counts by its size, where torch gives NaN. Centered, a float32 gradient beyond
     about 1e19 overflows both squares and gives NaN. The lecture, and the texts, have ``alpha=0.9``; optax and
     TensorFlow's old optimizer have :math:`\epsilon` inside the root. In the plain form without weight decay,
-    gradients may be :class:`fastopt.Rows`: the averages of the other rows do not decay then.
+    gradients may be :class:`fastopt.Rows`: the averages of the other rows do not decay then. If centered,
+    both averages are in float32 whatever ``state_dtype`` is: the variance is a small difference of them.
 
     References
     ----------
@@ -131,16 +132,28 @@ class RMSprop(Optimizer):
             **options,
         )
 
-    plain = Rule(rmsprop, ("square_avg",), scalars, decay="coupled")
+    plain = Rule(rmsprop, ("square_avg",), scalars, decay="coupled", squares=("square_avg",))
     with_momentum = Rule(
-        rmsprop_momentum, ("square_avg", "momentum_buffer"), momentum_scalars, decay="coupled"
+        rmsprop_momentum,
+        ("square_avg", "momentum_buffer"),
+        momentum_scalars,
+        decay="coupled",
+        squares=("square_avg",),
     )
-    with_center = Rule(rmsprop_centered, ("square_avg", "grad_avg"), scalars, decay="coupled")
+    # Their variance is a difference: rounded further, it could be next to nothing where it is not.
+    with_center = Rule(
+        rmsprop_centered,
+        ("square_avg", "grad_avg"),
+        scalars,
+        decay="coupled",
+        exact=("square_avg", "grad_avg"),
+    )
     with_both = Rule(
         rmsprop_centered_momentum,
         ("square_avg", "grad_avg", "momentum_buffer"),
         momentum_scalars,
         decay="coupled",
+        exact=("square_avg", "grad_avg"),
     )
     rows_without = ("weight_decay", "momentum", "centered")
 

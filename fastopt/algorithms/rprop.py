@@ -86,7 +86,7 @@ class Rprop(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, **options)
 
-    rule = Rule(rprop, ("prev", "step_size"), scalars, decay="none")
+    rule = Rule(rprop, ("prev", "step_size"), scalars, decay="none", squares=("step_size",))
 
     @classmethod
     def choose_rule(cls, group: Mapping[str, Any]) -> Rule:

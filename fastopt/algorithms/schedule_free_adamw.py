@@ -81,7 +81,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     starts its warm-up at 0, and computes :math:`x` at each step. The :math:`x` of ``eval()`` is :math:`z +
     (y - z) / \beta_1`. It is rounded, and so is the :math:`y` that ``train()`` comes back to: by no more
     than 4 eps of the larger of :math:`x` and :math:`z`, mostly less than one. Without ``eval()`` nothing is
-    lost.
+    lost. ``z`` is in float32 whatever ``state_dtype`` is: it is where the parameters go.
 
     References
     ----------
@@ -124,4 +124,6 @@ class ScheduleFreeAdamW(ScheduleFree):
             **options,
         )
 
-    rule = Rule(schedule_free_adamw, ("z", "exp_avg_sq"), scalars, carry=CARRY)
+    rule = Rule(
+        schedule_free_adamw, ("z", "exp_avg_sq"), scalars, CARRY, squares=("exp_avg_sq",), exact=("z",)
+    )

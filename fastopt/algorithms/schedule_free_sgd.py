@@ -69,7 +69,8 @@ class ScheduleFreeSGD(ScheduleFree):
     new one. optax's ``schedule_free_sgd`` has no :math:`r`, starts its warm-up at 0, and computes :math:`x`
     at each step. The :math:`x` of ``eval()`` is :math:`z + (y - z) / \beta`. It is rounded, and so is the
     :math:`y` that ``train()`` comes back to: by no more than 4 eps of the larger of :math:`x` and
-    :math:`z`, mostly less than one. Without ``eval()`` nothing is lost.
+    :math:`z`, mostly less than one. Without ``eval()`` nothing is lost. ``z`` is in float32 whatever
+    ``state_dtype`` is: it is where the parameters go.
 
     References
     ----------
@@ -110,4 +111,4 @@ class ScheduleFreeSGD(ScheduleFree):
             **options,
         )
 
-    rule = Rule(schedule_free_sgd, ("z",), scalars, carry=CARRY)
+    rule = Rule(schedule_free_sgd, ("z",), scalars, carry=CARRY, exact=("z",))

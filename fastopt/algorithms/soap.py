@@ -283,13 +283,14 @@ class SOAP(Optimizer):
         )
 
     moments = "exp_avg", "exp_avg_sq"
-    plain = Rule(adam, moments, adam_scalars)
+    plain = Rule(adam, moments, adam_scalars, squares=("exp_avg_sq",))
     with_norm = Rule(
         normalized,
         moments,
         normalized_scalars,
         measure=Measure(measure, ("square",), measure_scalars, writes=moments),
         writes=(),
+        squares=("exp_avg_sq",),
     )
     #: By whether the left and the right side is rotated.
     of_matrices: Mapping[tuple[bool, bool], MatrixRule] = {

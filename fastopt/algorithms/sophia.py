@@ -75,7 +75,8 @@ class Sophia(Optimizer):
     asks for an estimate itself after the first step and every tenth from there, and has ``gamma=0.01``,
     ``eps=1e-8``, ``weight_decay=1e-4``. With ``maximize``, :math:`\hat h` is to be that of the negated
     objective. The decay is added to the step before both are taken from the parameter; see
-    :class:`fastopt.AdamW`.
+    :class:`fastopt.AdamW`. ``hessian`` is in float32 whatever ``state_dtype`` is: :meth:`update_hessian`
+    updates it by itself.
 
     References
     ----------
@@ -107,7 +108,9 @@ class Sophia(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, rho=rho, eps=eps, weight_decay=weight_decay, **options)
 
-    rule = Rule(sophia, ("exp_avg", "hessian"), scalars, writes=("exp_avg",), decay="decoupled")
+    rule = Rule(
+        sophia, ("exp_avg", "hessian"), scalars, writes=("exp_avg",), decay="decoupled", exact=("hessian",)
+    )
 
     def update_hessian(self, hessians: Any) -> None:
         """Take in estimates of the Hessian's diagonal, for the steps to come.

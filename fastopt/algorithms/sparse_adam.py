@@ -78,6 +78,6 @@ class SparseAdam(Optimizer):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, **options)
 
-    rule = Rule(adam, ("exp_avg", "exp_avg_sq"), scalars)
+    rule = Rule(adam, ("exp_avg", "exp_avg_sq"), scalars, squares=("exp_avg_sq",))
     rows_without = ()
     rows_only = True

@@ -113,4 +113,5 @@ class StableAdamW(Optimizer):
         ("exp_avg", "exp_avg_sq"),
         scalars,
         measure=Measure(measure, ("square",), measure_scalars),
+        squares=("exp_avg_sq",),
     )

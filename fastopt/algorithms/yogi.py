@@ -107,7 +107,7 @@ class Yogi(Optimizer):
             **options,
         )
 
-    rule = Rule(yogi, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled")
+    rule = Rule(yogi, ("exp_avg", "exp_avg_sq"), scalars, decay="decoupled", squares=("exp_avg_sq",))
 
     @classmethod
     def initial_state(cls, group: Mapping[str, Any]) -> Mapping[str, float | str]:

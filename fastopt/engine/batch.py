@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine import threads
+from fastopt.engine.codec import make_key
+from fastopt.engine.columns import END, GRAD, PARAM, ROW, START, STATE
 from fastopt.engine.diagnosis import wrong_scalars
-from fastopt.engine.kernel import (
-    BLOCK,
-    END,
-    GRAD,
-    PARAM,
-    ROW,
-    START,
-    STATE,
-    Launch,
-    compile_clearing,
-    compile_finish,
-    compile_launch,
-    compile_measure,
-)
+from fastopt.engine.finish import compile_finish
+from fastopt.engine.formats import FLOAT32, SHARED, Format, Storage
+from fastopt.engine.kernel import BLOCK, Launch, compile_clearing, compile_launch, compile_measure
 from fastopt.engine.memory import address, aligned_zeros
 from fastopt.engine.plain import SQUARES
 from fastopt.engine.rule import Rule
 
 #: A tensor's part in a batch: its parameters, its gradients (None if they are given at each step), its state
-#: buffers, all flat and contiguous, and the row of scalars that holds for it.
-Segment = tuple[NDArray[np.floating], NDArray[np.floating] | None, Sequence[NDArray[np.floating]], int]
+#: buffers and the rest of its parameters, all flat and contiguous, and the row of scalars that holds for it.
+Segment = tuple[NDArray[Any], NDArray[Any] | None, Sequence[NDArray[Any]], int]
 
 
 class Batch:
-    """Tensors of one dtype that one rule updates, in one compiled call.
+    """Tensors of one dtype and storage that one rule updates, in one compiled call.
 
     The batch keeps the arrays of its segments alive. Of gradients that are set later it knows the
     addresses only: keep them until the launch is done.
@@ -52,20 +45,36 @@ class Batch:
         The most threads that a step may use.
     clears : bool
         Whether the gradients are set to zero in the same pass.
+    storage : Storage, optional
+        How they are stored, unless all are of the parameters' dtype. Where elements share scales, each
+        segment is a whole tensor.
+    origins : sequence of int
+        Where something is stored otherwise: the place of the first element of each segment among all elements
+        of the optimizer, on which its random bits depend.
     """
 
     _chunk_unit = 1
 
     def __init__(
-        self, rule: Rule, segments: Sequence[Segment], rows: int, max_threads: int, clears: bool = False
+        self,
+        rule: Rule,
+        segments: Sequence[Segment],
+        rows: int,
+        max_threads: int,
+        clears: bool = False,
+        storage: Storage | None = None,
+        origins: Sequence[int] = (),
     ) -> None:
         dtype = segments[0][0].dtype
-        table = np.zeros((len(segments), STATE + len(rule.state)), np.int64)
+        n_buffers = len(rule.state)
+        if storage is not None:
+            dtype, n_buffers = storage.dtype, len(storage.buffers)
+        table = np.zeros((len(segments), STATE + n_buffers), np.int64)
         for line, (param, grad, state, row) in zip(table, segments, strict=True):
             buffers = [address(buffer) for buffer in state]
             line[START:] = 0, param.size, row, address(param), 0 if grad is None else address(grad), *buffers
         self._alive = segments
-        self._prepare(rule, dtype, table, rows, max_threads, clears)
+        self._prepare(rule, dtype, table, rows, max_threads, clears, storage, origins)
 
     def _prepare(
         self,
@@ -75,9 +84,21 @@ class Batch:
         rows: int,
         max_threads: int,
         clears: bool = False,
+        storage: Storage | None = None,
+        origins: Sequence[int] = (),
     ) -> None:
         size = int(table[:, END].sum())
+        # What is stored as it is computed has no kernel of its own.
+        self.storage = None if storage is None or storage.native else storage
         self.rule, self.dtype = rule, dtype
+        self._itemsizes = np.full(table.shape[1] - PARAM, dtype.itemsize)
+        if self.storage is not None:
+            self._itemsizes[:] = self.storage.itemsizes
+            keys = np.zeros(len(table), np.int64)  # see set_key
+            table = np.c_[table, np.array(origins, np.int64), keys]
+            if self.storage.in_blocks:
+                self._chunk_unit = math.lcm(self._chunk_unit, SHARED)
+        self._n_addresses = len(self._itemsizes)
         self.table = self._placed(table)
         self.launch = self._compiled(clears)
         n_scalars = 1 + self._n_scalars()
@@ -85,24 +106,34 @@ class Batch:
         self._format = struct.Struct(f"={n_scalars}{dtype.char}")  # "=": overflow raises
         self._view = memoryview(self.scalars).cast("B")  # type: ignore[arg-type]
         self._no_tickets = np.zeros(2, np.int64)
-        large = self._buffers() * size * dtype.itemsize > threads.cutoff_bytes()
+        large = self._bytes() * size > threads.cutoff_bytes()
         self.threads = min(max_threads, -(-int(self.table[-1, END]) // threads.CHUNK)) if large else 1
 
     def _compiled(self, clears: bool) -> Launch:
-        return (compile_clearing if clears else compile_launch)(self.rule, self.dtype)
+        compiled = compile_clearing if clears else compile_launch
+        return compiled(self.rule, self.dtype, *self._stored())
+
+    def _stored(self) -> tuple[Storage, ...]:
+        return () if self.storage is None else (self.storage,)
 
     def _n_scalars(self) -> int:
         return self.rule.n_scalars
 
-    def _buffers(self) -> int:
-        """Return how many buffers of the tensors' size a step goes over."""
+    def _bytes(self) -> int:
+        """Return how many bytes of an element's buffers a step goes over."""
         # Two passes take more than twice as long, so half the size is worth waking a thread.
-        return (1 if self.rule.measure is None else 2) * (2 + len(self.rule.state))
+        return (1 if self.rule.measure is None else 2) * int(self._itemsizes.sum())
 
     def _placed(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the table with the segments joined that continue each other, and their places filled in."""
+        if self.storage is not None and self.storage.in_blocks:
+            return _apart(table, SHARED)
         sizes, buffers = table[:, END], table[:, PARAM:]
-        follows = (buffers[1:] == buffers[:-1] + sizes[:-1, None] * self.dtype.itemsize).all(axis=1)
+        steps = np.zeros(buffers.shape[1], np.int64)
+        steps[: self._n_addresses] = self._itemsizes
+        if self.storage is not None:
+            steps[self._n_addresses] = 1  # the origin
+        follows = (buffers[1:] == buffers[:-1] + sizes[:-1, None] * steps).all(axis=1)
         follows &= table[1:, ROW] == table[:-1, ROW]
         first = np.flatnonzero(np.r_[True, ~follows])
         ends = np.cumsum(sizes)[np.r_[first[1:], len(table)] - 1]
@@ -114,6 +145,14 @@ class Batch:
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Set where the gradients of each segment are, for segments that were given none."""
         self.table[:, GRAD] = addresses
+
+    def set_key(self, seed: int, step: int) -> None:
+        """Set what the random bits of a step depend on, beside the places of the elements."""
+        if self.storage is not None:
+            self.table[:, self._key_column()] = make_key(seed, step)
+
+    def _key_column(self) -> int:
+        return PARAM + self._n_addresses + 1
 
     def set_scalars(self, row: int, multiplier: float, scalars: Sequence[float]) -> None:
         """Set the scalars of a row: the gradients' multiplier, and the rule's. They are cast here, once."""
@@ -128,6 +167,15 @@ class Batch:
             self.launch(self.table, self.scalars, self._no_tickets, 0)
         else:
             threads.run(self.launch, self.table, self.scalars, self.threads, self._chunk_unit)
+
+
+def _apart(table: NDArray[np.int64], unit: int) -> NDArray[np.int64]:
+    """Return a table of segments that begin at multiples of a number."""
+    units = -(-table[:, END] // unit)
+    table = np.ascontiguousarray(table)
+    table[:, START] = unit * (np.cumsum(units) - units)
+    table[:, END] += table[:, START]
+    return table
 
 
 class Measurement(Batch):
@@ -145,7 +193,7 @@ class Measurement(Batch):
     _chunk_unit = BLOCK
 
     def _compiled(self, clears: bool) -> Launch:
-        return compile_measure(self.rule, self.dtype)
+        return compile_measure(self.rule, self.dtype, *self._stored())
 
     def _n_scalars(self) -> int:
         return self.rule.n_measure_scalars
@@ -154,9 +202,7 @@ class Measurement(Batch):
         assert self.rule.measure is not None
         blocks = -(-table[:, END] // BLOCK)
         first = np.cumsum(blocks) - blocks
-        table = np.ascontiguousarray(np.c_[table, np.zeros(len(table), np.int64)])
-        table[:, START] = first * BLOCK
-        table[:, END] += table[:, START]
+        table = _apart(np.c_[table, np.zeros(len(table), np.int64)], BLOCK)
         self.sums = np.zeros((int(blocks.sum()), len(self.rule.measure.sums)))
         table[:, -1] = address(self.sums) + first * self.sums.strides[0]
         return table
@@ -178,16 +224,25 @@ class Squares(Measurement):
         float32 or float64.
     max_threads : int
         The most threads that a pass may use.
+    grad : Format, optional
+        How they are stored, unless they are of that dtype.
     """
 
-    def __init__(self, sizes: NDArray[np.int64], dtype: np.dtype[np.floating], max_threads: int) -> None:
+    def __init__(
+        self,
+        sizes: NDArray[np.int64],
+        dtype: np.dtype[np.floating],
+        max_threads: int,
+        grad: Format | None = None,
+    ) -> None:
         table = np.zeros((len(sizes), STATE), np.int64)
         table[:, END] = sizes
-        self._prepare(SQUARES, dtype, table, 1, max_threads)
+        storage = None if grad is None else Storage(FLOAT32 if grad.dtype.itemsize < 4 else grad, grad)
+        self._prepare(SQUARES, dtype, table, 1, max_threads, False, storage, [0] * len(sizes))
         self._first = self.table[:, START] // BLOCK
 
-    def _buffers(self) -> int:
-        return 1
+    def _bytes(self) -> int:
+        return int(self._itemsizes[1])
 
     def set_gradients(self, addresses: NDArray[np.int64]) -> None:
         """Set where each tensor is."""

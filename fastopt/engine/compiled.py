@@ -43,6 +43,17 @@ def _view_compiled(address, size, like):
     return lambda address, size, like: numba.carray(_pointer(address), (size,), like.dtype)
 
 
+def view_as(address, size, dtype):
+    """Return an array of a dtype over the memory at ``address``."""
+    bytes_ = (ctypes.c_char * (int(size) * np.dtype(dtype).itemsize)).from_address(int(address))
+    return np.frombuffer(bytes_, dtype)
+
+
+@overload(view_as)
+def _view_as_compiled(address, size, dtype):
+    return lambda address, size, dtype: numba.carray(_pointer(address), (size,), dtype)
+
+
 def prefetch(address):
     """Have the processor fetch the cache line at ``address``, without waiting for it."""
 
@@ -105,6 +116,24 @@ def _take_ticket_compiled(tickets, i):
     return lambda tickets, i: _fetch_add_one(tickets, i)
 
 
+def scratch(n: int) -> Callable[..., Any]:
+    """Return a function that returns memory for some float32, until the function that calls it returns."""
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return lambda: np.empty(n, np.float32)
+
+    # Not by an overload: the memory would be that of the overload's own function.
+    @intrinsic
+    def on_stack(typingctx):
+        def generate(context, builder, signature, args):
+            memory = cgutils.alloca_once(builder, ir.ArrayType(ir.FloatType(), n))
+            memory.align = 64
+            return builder.bitcast(memory, ir.FloatType().as_pointer())
+
+        return types.CPointer(types.float32)(), generate
+
+    return on_stack
+
+
 def flush(x):
     """Return ``x``, or zero where it is subnormal: some processors are 100 times slower on those."""
     return x.dtype.type(0) if abs(x) < np.finfo(x.dtype).smallest_normal else x
@@ -117,41 +146,7 @@ def _flush_compiled(x):
     return lambda x: zero if abs(x) < smallest else x
 
 
-# Tuples of buffers and of scalars. Numba types each length of a tuple apart, so the compiled versions are
-# unrolled: "({}[i], {}[i], )" and so on.
-
-
-def _unrolled(signature: str, item: str, n: int, **names: Any) -> Callable[..., Any]:
-    items = "".join(f"{item.format(k)}, " for k in range(n))
-    return defined("unrolled", signature, [f"return ({items})"], **names)
-
-
-def views(addresses, offset, size, like):
-    return tuple(view(address + offset, size, like) for address in addresses)
-
-
-@overload(views)
-def _views_compiled(addresses, offset, size, like):
-    item = "view(addresses[{}] + offset, size, like)"
-    return _unrolled("addresses, offset, size, like", item, len(addresses), view=view)
-
-
-def load(arrays, i):
-    return tuple(array[i] for array in arrays)
-
-
-@overload(load)
-def _load_compiled(arrays, i):
-    return _unrolled("arrays, i", "arrays[{}][i]", len(arrays))
-
-
-def slices(arrays, i, j):
-    return tuple(array[i:j] for array in arrays)
-
-
-@overload(slices)
-def _slices_compiled(arrays, i, j):
-    return _unrolled("arrays, i, j", "arrays[{}][i:j]", len(arrays))
+# Tuples. Numba types each length of a tuple apart, so the compiled versions are unrolled.
 
 
 def row(array, n):
@@ -170,26 +165,8 @@ def cast(values, like):
 
 @overload(cast)
 def _cast_compiled(values, like):
-    return _unrolled("values, like", "kind(values[{}])", len(values), kind=as_dtype(like.dtype).type)
-
-
-def store(p, state, i, new):
-    """Store what a rule returned: the parameter, and the state that it writes."""
-    if not state:
-        p[i] = new
-        return
-    p[i] = new[0]
-    for array, value in zip(state, new[1:], strict=True):
-        array[i] = flush(array.dtype.type(value))
-
-
-@overload(store)
-def _store_compiled(p, state, i, new):
-    if len(state) and not (isinstance(new, types.BaseTuple) and len(new) == 1 + len(state)):
-        raise TypeError(f"the rule must return {1 + len(state)} values: p, then its state")
-    lines = ["p[i] = new[0]" if len(state) else "p[i] = new"]
-    lines += [f"state[{k}][i] = flush(new[{k + 1}])" for k in range(len(state))]
-    return defined("store", "p, state, i, new", lines, flush=flush)
+    items = "".join(f"kind(values[{k}]), " for k in range(len(values)))
+    return defined("cast", "values, like", [f"return ({items})"], kind=as_dtype(like.dtype).type)
 
 
 def defined(name: str, arguments: str, lines: list[str], **names: Any) -> Callable[..., Any]:
@@ -229,62 +206,6 @@ def leave(g, i):
 def clear(g, i):
     """Set a gradient to zero."""
     g[i] = 0
-
-
-# Functions that are made for a rule.
-
-
-def selector(chosen: tuple[int, ...]) -> Callable[..., Any]:
-    """Return a function that takes some items of a tuple."""
-    items = "".join(f"items[{k}], " for k in chosen)
-    return jitable(defined("select", "items", [f"return ({items})"]))
-
-
-#: How terms are added to a sum, and how many of them it takes.
-KINDS = {"square": ("{0} * {0}", 1), "abs": ("abs({0})", 1), "sum": ("{0}", 1), "product": ("{0} * {1}", 2)}
-
-
-def collector(n_written: int, kinds: tuple[str, ...]) -> Callable[..., Any]:
-    """Return a function that stores the state a measure returned, and returns the sums with its terms."""
-    n_terms = sum(KINDS[kind][1] for kind in kinds)
-    n = n_written + n_terms
-    wrong = (
-        f"the measure must return {n} value{'s' if n > 1 else ''}: the state that it writes, then its terms"
-    )
-    lines = [f"state[{k}][i] = flush(state[{k}].dtype.type(new[{k}]))" for k in range(n_written)]
-    for k in range(n_terms):
-        term = f"new[{n_written + k}]" if n > 1 else "new"
-        lines.append(f"t{k} = np.float64({term})")
-    sums, taken = "", 0
-    for k, kind in enumerate(kinds):
-        form, count = KINDS[kind]
-        sums += f"add(sums[{k}], {form.format(*(f't{taken + j}' for j in range(count)))}), "
-        taken += count
-    lines.append(f"return ({sums})")
-    function = defined("collect", "state, sums, i, new", lines, flush=flush, add=add, np=np)
-
-    def collect(state, sums, i, new):
-        if (len(new) if isinstance(new, tuple) else 1) != n:
-            raise TypeError(wrong)
-        return function(state, sums, i, new)
-
-    @overload(collect)
-    def collect_compiled(state, sums, i, new):
-        if (len(new) if isinstance(new, types.BaseTuple) else 1) != n:
-            raise TypeError(wrong)
-        return function
-
-    return collect
-
-
-def zeros(n: int) -> Callable[..., Any]:
-    """Return a function that returns sums of nothing."""
-    return jitable(defined("zeros", "", [f"return ({'0.0, ' * n})"]))
-
-
-def keeper(n: int) -> Callable[..., Any]:
-    """Return a function that writes sums to an array."""
-    return jitable(defined("keep", "sums, at, new", [f"sums[at + {k}] = new[{k}]" for k in range(n)]))
 
 
 def jitable(function: Callable[..., Any]) -> Callable[..., Any]:

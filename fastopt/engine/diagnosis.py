@@ -32,15 +32,15 @@ from fastopt.engine.rule import RETURNED, Rule, listed_results
 
 
 def examiner(rule: Rule, measuring: bool = False) -> Callable[..., None]:
-    """Return a function that does nothing, and examines a rule for an array's dtype as it is compiled."""
+    """Return a function that does nothing, and examines a rule for a number's dtype as it is compiled."""
 
-    def examine_rule(p):
+    def examine_rule(x):
         return None
 
     @overload(examine_rule)
-    def examined(p):
-        examine(rule, as_dtype(p.dtype), measuring)
-        return lambda p: None
+    def examined(x):
+        examine(rule, as_dtype(x), measuring)
+        return lambda x: None
 
     return examine_rule
 

@@ -26,37 +26,15 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from fastopt.engine.cache import from_cache, sources
-from fastopt.engine.compiled import (
-    cast,  # noqa: F401
-    check_dtypes,  # noqa: F401
-    clear,
-    collector,
-    defined,
-    flush,
-    jitable,
-    keeper,
-    leave,
-    load,
-    named,
-    prefetch,
-    row,
-    selector,
-    slices,
-    store,
-    take_ticket,
-    view,
-    views,
-    zeros,
-)
-from fastopt.engine.diagnosis import examiner, failed, scalars_examiner
-from fastopt.engine.rule import Rule, digest
+from fastopt.engine.columns import END, PARAM, ROW, START, STATE, Columns, keeper, plus, zeros
+from fastopt.engine.compiled import clear, jitable, leave, named, prefetch, row, take_ticket, view
+from fastopt.engine.diagnosis import examiner, failed
+from fastopt.engine.formats import SHARED, Storage
+from fastopt.engine.rule import Rule
 
 #: With ``nogil`` several threads can run a kernel at once. With the "numpy" error model a division
 #: by zero gives Inf or NaN, as it does in NumPy; the other model's exception stops vectorisation.
 OPTIONS: Mapping[str, Any] = {"nogil": True, "error_model": "numpy"}
-
-#: Columns of a table of segments. The addresses of the state buffers follow them.
-START, END, ROW, PARAM, GRAD, STATE = range(6)
 
 Launch = Callable[[NDArray[np.int64], NDArray[np.floating], NDArray[np.int64], int], None]
 
@@ -69,81 +47,124 @@ BLOCK = 1 << 13
 AHEAD, FETCHED = 8, 1024
 
 # The templates. ``_rule``, the other names with an underscore and the capitals are bound for each rule by
-# ``_specialised``.
+# ``specialised``.
 
 _rule: Any = None
 _examine: Any = None
 _apply: Any = None
-_written: Any = None
 _finish_with: Any = None
+_columns: Any = None
+_key: Any = None
+_ahead: Any = None
+_part: Any = None
+_param: Any = None
+_grad: Any = None
+_load: Any = None
+_store: Any = None
+_scratch: Any = None
+_opened: Any = None
+_part_of: Any = None
+_encode: Any = None
 _collect: Any = None
 _zeros: Any = None
+_plus: Any = None
 _keep: Any = None
-_scalars: Any = None
-N_STATE = N_SCALARS = N_SUMS = 0
+_whole: Any = None
+N_BUFFERS = N_KEYS = N_SCALARS = N_SUMS = 0
 
 
-def _update(p, g, state, scalars):
-    """Apply the rule to each element. The first scalar multiplies the gradient."""
-    _examine(p)
-    written = _written(state)
-    for i in range(p.size):
-        store(p, written, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
+def _update(p, g, state, scalars, key, n):
+    """Apply the rule to n elements. The first scalar multiplies the gradient."""
+    _examine(scalars[0])
+    for i in range(n):
+        new = _rule(_param(p, state, i), scalars[0] * _grad(g, i), *_load(state, i), *scalars[1:])
+        _store(p, state, i, new, key)
         _finish_with(g, i)
 
 
-def _measure(p, g, state, scalars):
-    """Return the sums of all elements' terms."""
-    _examine(p)
-    written, sums = _written(state), _zeros()
-    for i in range(p.size):
-        sums = _collect(written, sums, i, _rule(p[i], scalars[0] * g[i], *load(state, i), *scalars[1:]))
+def _update_part(p, g, state, scalars, key, scratch, begin, n):
+    """Update n elements that share scales, which follow from all of them: until then, they are in scratch."""
+    own, ahead = _opened(state, scratch, begin, n), _ahead(key, begin)
+    _update(p[begin : begin + n], g[begin : begin + n], own, scalars, ahead, n)
+    _encode(state, scratch, begin, n, ahead)
+
+
+def _update_shared(p, g, state, scalars, key, n):
+    """Update, where elements share scales: those that do so together, for the scratch memory to be small."""
+    scratch, whole = _scratch(), n // SHARED * SHARED
+    for begin in range(0, whole, SHARED):
+        # A number that is known when this is compiled: nearly all blocks have it, and need no checks.
+        _part_of(p, g, state, scalars, key, scratch, begin, SHARED)
+    if whole < n:
+        _part_of(p, g, state, scalars, key, scratch, whole, n - whole)
+
+
+def _measure(p, g, state, scalars, key, n):
+    """Return the sums of the terms of n elements."""
+    _examine(scalars[0])
+    sums = _zeros()
+    for i in range(n):
+        new = _rule(_param(p, state, i), scalars[0] * _grad(g, i), *_load(state, i), *scalars[1:])
+        sums = _collect(state, sums, i, new, key)
     return sums
 
 
-def _measure_blocks(p, g, state, scalars, sums):
+def _measure_part(p, g, state, scalars, key, scratch, begin, n):
+    """Measure n elements that share scales. See ``_update_part``."""
+    own, ahead = _opened(state, scratch, begin, n), _ahead(key, begin)
+    sums = _measure(p[begin : begin + n], g[begin : begin + n], own, scalars, ahead, n)
+    _encode(state, scratch, begin, n, ahead)
+    return sums
+
+
+def _measure_shared(p, g, state, scalars, key, n):
+    """Measure, where elements share scales. See ``_update_shared``."""
+    scratch, whole, sums = _scratch(), n // SHARED * SHARED, _zeros()
+    for begin in range(0, whole, SHARED):
+        sums = _plus(sums, _part_of(p, g, state, scalars, key, scratch, begin, SHARED))
+    if whole < n:
+        sums = _plus(sums, _part_of(p, g, state, scalars, key, scratch, whole, n - whole))
+    return sums
+
+
+def _measure_blocks(p, g, state, scalars, key, sums):
     """Put the sums of each block's terms into ``sums``, block after block."""
     for block in range(0, p.size, BLOCK):
         end = min(block + BLOCK, p.size)
-        found = _measure(p[block:end], g[block:end], slices(state, block, end), scalars)
+        own = _part(state, block, end)
+        found = _whole(p[block:end], g[block:end], own, scalars, _ahead(key, block), end - block)
         _keep(sums, block // BLOCK * N_SUMS, found)
 
 
 def _apply_update(line, at, size, scalars):
-    """Update ``size`` elements of a segment, from the element ``at`` on."""
-    offset = at * scalars.itemsize
-    p = view(line[PARAM] + offset, size, scalars)
-    g = view(line[GRAD] + offset, size, scalars)
-    state = views(row(line[STATE:], N_STATE), offset, size, scalars)
-    _update(p, g, state, row(scalars[line[ROW]], N_SCALARS))
+    """Update ``size`` elements of a segment, from the element ``at`` on, which begins what shares a scale."""
+    p, g, state = _columns(line, at, size, scalars)
+    _whole(p, g, state, row(scalars[line[ROW]], N_SCALARS), _key(line, at), size)
 
 
 def _apply_measure(line, at, size, scalars):
     """Measure ``size`` elements of a segment, from the element ``at`` on, which begins a block."""
-    offset = at * scalars.itemsize
-    p = view(line[PARAM] + offset, size, scalars)
-    g = view(line[GRAD] + offset, size, scalars)
-    state = views(row(line[STATE:], N_STATE), offset, size, scalars)
+    p, g, state = _columns(line, at, size, scalars)
     blocks = (size + BLOCK - 1) // BLOCK
-    address = line[STATE + N_STATE] + at // BLOCK * N_SUMS * 8
+    address = line[STATE + N_BUFFERS + N_KEYS] + at // BLOCK * N_SUMS * 8
     sums = view(address, blocks * N_SUMS, np.empty(0, np.float64))
-    _measure_blocks(p, g, state, row(scalars[line[ROW]], N_SCALARS), sums)
+    _measure_blocks(p, g, state, row(scalars[line[ROW]], N_SCALARS), _key(line, at), sums)
 
 
 def _fetch(line, itemsize):
     """Have the beginnings of a segment's buffers fetched."""
     size = min((line[END] - line[START]) * itemsize, FETCHED)
-    for column in range(PARAM, STATE + N_STATE):
+    for column in range(PARAM, STATE + N_BUFFERS):
         for offset in range(0, size, 64):
             prefetch(line[column] + offset)
 
 
-def _launch(table, scalars, tickets, chunk):
+def launch(table, scalars, tickets, chunk):
     """Go over the elements of all segments: all of them, or the chunks that ``tickets`` hands out.
 
     A segment is a row of ``table``: its place among all elements (START to END), the row of ``scalars``
-    that holds for it, and the addresses of its parameters, its gradients and each of its state buffers
-    (where it is measured, also that of the sums of its blocks).
+    that holds for it, and the addresses of its parameters, its gradients and each of its state buffers;
+    ``fastopt.engine.columns`` says what follows them.
     With ``chunk`` > 0 several threads can share the work: each draws the number of its
     next chunk from ``tickets[0]``, and counts the chunks that are done in ``tickets[1]``. A thread that
     comes late, or never, costs nothing: the others take its chunks.
@@ -179,11 +200,11 @@ def _launch(table, scalars, tickets, chunk):
         take_ticket(tickets, 1)
 
 
-def _total(p, g, state, scalars):
+def _total(p, g, state, scalars, key):
     """Return the sums of one tensor's terms."""
     blocks = (p.size + BLOCK - 1) // BLOCK
     sums = np.empty(blocks * N_SUMS, np.float64)
-    _measure_blocks(p, g, state, scalars, sums)
+    _measure_blocks(p, g, state, scalars, key, sums)
     return _added(sums.reshape(blocks, N_SUMS), 0, blocks)
 
 
@@ -196,23 +217,10 @@ def _added(sums, first, last):
     return total
 
 
-def _finish(table, sums, carry, inputs, scalars):
-    """Compute the scalars of each segment's update, in double, from its sums and what it carries.
-
-    ``inputs`` has a row for each row of the measure's scalars: the gradients' multiplier, the number of the
-    step and the hyperparameters. ``carry`` has the addresses of what each segment carries.
-    """
-    for s in range(table.shape[0]):
-        size = table[s, END] - table[s, START]
-        first = table[s, START] // BLOCK
-        total = _added(sums, first, first + (size + BLOCK - 1) // BLOCK)
-        _scalars(total, float(size), carry[s], inputs[table[s, ROW]], scalars[s])
-
-
 # How they are made and compiled.
 
 
-def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
+def specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
     """Return ``template`` under a name of its own, with ``names`` among its globals.
 
     Globals, not a closure: Numba's disk cache pickles a closure's cells, and those of functions never
@@ -221,77 +229,100 @@ def _specialised(template: Any, name: str, names: Mapping[str, Any]) -> Callable
     kernel calls is in the cache with it, under its name: of two that have one name, in kernels of
     different processes, both kernels call the first that is loaded.
     """
-    function = python_types.FunctionType(template.__code__, {**globals(), **names}, name)
+    function = python_types.FunctionType(template.__code__, {**template.__globals__, **names}, name)
     function.__qualname__ = name
-    function.__module__ = __name__
+    function.__module__ = template.__module__
     return function
 
 
 @cache
-def _names(rule: Rule, clears: bool = False) -> Mapping[str, Any]:
+def update_names(rule: Rule, clears: bool = False, storage: Storage | None = None) -> Mapping[str, Any]:
     """Return what a rule puts in the place of the templates' names."""
+    columns = Columns(len(rule.state), storage)
+    written = [rule.state.index(name) for name in rule.written]
     names: dict[str, Any] = {
+        **columns.names(),
         "_rule": jitable(named(rule.function)),
         "_examine": examiner(rule),
+        "_store": columns.store(written),
         "_finish_with": jitable(clear if clears else leave),
-        "_written": selector(tuple(rule.state.index(name) for name in rule.written)),
-        "N_STATE": len(rule.state),
         "N_SCALARS": 1 + rule.n_scalars,
     }
-    own = f"{'clearing_' if clears else ''}{rule.name}_{rule.fingerprint}"
-    for name, template in (("_update", _update), ("_apply", _apply_update), ("_fetch", _fetch)):
-        names[name] = register_jitable(_specialised(template, f"{name[1:]}_{own}", names))
+    own = f"{'clearing_' if clears else ''}{rule.name}_{rule.fingerprint}{_stored(storage)}"
+    if storage is not None and storage.in_blocks:
+        names["_encode"] = columns.encode(written)
+        parts = {"_update": _update, "_part_of": _update_part}
+        _add_templates(names, own, parts, forceinline=True)
+        _add_templates(names, own, {"_whole": _update_shared})
+    else:
+        _add_templates(names, own, {"_update": _update})
+        names["_whole"] = names["_update"]
+    _add_templates(names, own, {"_apply": _apply_update, "_fetch": _fetch})
     return names
 
 
 @cache
-def _measure_names(rule: Rule) -> Mapping[str, Any]:
+def measure_names(rule: Rule, storage: Storage | None = None) -> Mapping[str, Any]:
     """Return what a rule's measure puts in the place of the templates' names."""
     measure = rule.measure
     assert measure is not None
+    columns = Columns(len(rule.state), storage)
+    written, n_sums = [rule.state.index(name) for name in measure.writes], len(measure.sums)
     names: dict[str, Any] = {
+        **columns.names(),
         "_rule": jitable(named(measure.function)),
         "_examine": examiner(rule, measuring=True),
-        "_written": selector(tuple(rule.state.index(name) for name in measure.writes)),
-        "_collect": collector(len(measure.writes), measure.sums),
-        "_zeros": zeros(len(measure.sums)),
-        "_keep": keeper(len(measure.sums)),
-        "N_STATE": len(rule.state),
+        "_collect": columns.collect(written, measure.sums),
+        "_zeros": zeros(n_sums),
+        "_plus": plus(n_sums),
+        "_keep": keeper(n_sums),
         "N_SCALARS": 1 + rule.n_measure_scalars,
-        "N_SUMS": len(measure.sums),
+        "N_SUMS": n_sums,
     }
-    templates = {
-        "_measure": _measure,
-        "_measure_blocks": _measure_blocks,
-        "_apply": _apply_measure,
-        "_fetch": _fetch,
-        "_added": _added,
-        "_total": _total,
-    }
-    own = f"measuring_{rule.name}_{rule.measure_fingerprint}"
-    for name, template in templates.items():
-        names[name] = register_jitable(_specialised(template, f"{name[1:]}_{own}", names))
+    own = f"measuring_{rule.name}_{rule.measure_fingerprint}{_stored(storage)}"
+    if storage is not None and storage.in_blocks:
+        names["_encode"] = columns.encode(written)
+        parts = {"_measure": _measure, "_part_of": _measure_part}
+        _add_templates(names, own, parts, forceinline=True)
+        _add_templates(names, own, {"_whole": _measure_shared})
+    else:
+        _add_templates(names, own, {"_measure": _measure})
+        names["_whole"] = names["_measure"]
+    rest = {"_measure_blocks": _measure_blocks, "_apply": _apply_measure, "_fetch": _fetch}
+    _add_templates(names, own, {**rest, "_added": _added, "_total": _total})
     return names
 
 
-def _compiled(
+def _add_templates(names: dict[str, Any], own: str, templates: Mapping[str, Any], **options: bool) -> None:
+    """Add templates to names, which those after them may use."""
+    for name, template in templates.items():
+        made = specialised(template, f"{template.__name__[1:]}_{own}", names)
+        names[name] = register_jitable(**options)(made) if options else register_jitable(made)
+
+
+def _stored(storage: Storage | None) -> str:
+    return "" if storage is None else f"_{storage.name}"
+
+
+def compile_template(
     template: Any, name: str, names: Mapping[str, Any], signature: Any, rule: Rule
 ) -> Callable[..., None]:
     """Return a template that is compiled for a signature, from the disk cache where it is there."""
-    function = _specialised(template, f"{name}_{sources()}", names)
+    function = specialised(template, f"{name}_{sources()}", names)
     try:
         return from_cache(function, signature, OPTIONS, rule) or numba.njit(signature, **OPTIONS)(function)
     except NumbaError as error:
         raise failed(rule, error) from error
 
 
-def _launch_signature(dtype: np.dtype[np.floating]) -> Any:
+def launch_signature(dtype: np.dtype[np.floating]) -> Any:
+    """Return the type of a launch, by the dtype of the scalars."""
     scalars = numba.from_dtype(dtype)[:, ::1]
     return types.void(types.int64[:, ::1], scalars, types.int64[::1], types.int64)
 
 
 @cache
-def compile_launch(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
+def compile_launch(rule: Rule, dtype: np.dtype[np.floating], storage: Storage | None = None) -> Launch:
     """Return the compiled launch of a rule's update.
 
     Parameters
@@ -299,143 +330,28 @@ def compile_launch(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
     rule : Rule
         The scalar rule.
     dtype : dtype
-        float32 or float64: of the parameters, the gradients, the state and the scalars.
+        float32 or float64: of the scalars, and of all that is computed.
+    storage : Storage, optional
+        How the buffers are stored, unless they are all of that dtype.
 
     Returns
     -------
     callable
-        ``launch(table, scalars, tickets, chunk)``; see ``_launch``. It releases the GIL.
+        ``launch(table, scalars, tickets, chunk)``; see ``launch``. It releases the GIL.
     """
-    name = f"{rule.name}_{rule.fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _names(rule), _launch_signature(dtype), rule)
+    name = f"{rule.name}_{rule.fingerprint}_{dtype.name}{_stored(storage)}"
+    return compile_template(launch, name, update_names(rule, storage=storage), launch_signature(dtype), rule)
 
 
 @cache
-def compile_clearing(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
+def compile_clearing(rule: Rule, dtype: np.dtype[np.floating], storage: Storage | None = None) -> Launch:
     """Return a launch that also sets the gradients to zero, in the same pass. See :func:`compile_launch`."""
-    name = f"{rule.name}_clearing_{rule.fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _names(rule, clears=True), _launch_signature(dtype), rule)
+    name = f"{rule.name}_clearing_{rule.fingerprint}_{dtype.name}{_stored(storage)}"
+    return compile_template(launch, name, update_names(rule, True, storage), launch_signature(dtype), rule)
 
 
 @cache
-def compile_measure(rule: Rule, dtype: np.dtype[np.floating]) -> Launch:
+def compile_measure(rule: Rule, dtype: np.dtype[np.floating], storage: Storage | None = None) -> Launch:
     """Return the compiled launch of a rule's measure. See :func:`compile_launch`."""
-    name = f"{rule.name}_measure_{rule.measure_fingerprint}_{dtype.name}"
-    return _compiled(_launch, name, _measure_names(rule), _launch_signature(dtype), rule)
-
-
-@cache
-def compile_finish(rule: Rule, dtype: np.dtype[np.floating], kinds: tuple[int, ...]) -> Callable[..., None]:
-    """Return what computes the scalars of an update from what was measured of each tensor.
-
-    Parameters
-    ----------
-    rule : Rule
-        A rule that measures.
-    dtype : dtype
-        float32 or float64: of the scalars.
-    kinds : tuple of int
-        Of each of the hyperparameters in ``rule.scalars_of``: how many numbers it has, or 0 if it is none.
-
-    Returns
-    -------
-    callable
-        ``finish(table, sums, carry, inputs, scalars)``; see ``_finish``.
-    """
-    names = {"_added": _measure_names(rule)["_added"], "_scalars": _finisher(rule, kinds)}
-    name = f"{rule.name}_finish_{digest(rule.scalars, len(rule.carry), kinds)}_{dtype.name}"
-    double, integer = types.float64[:, ::1], types.int64[:, ::1]
-    signature = types.void(integer, double, integer, double, numba.from_dtype(dtype)[:, ::1])
-    return _compiled(_finish, name, names, signature, rule)
-
-
-def _finisher(rule: Rule, kinds: tuple[int, ...]) -> Callable[..., Any]:
-    """Return what calls ``rule.scalars`` with the numbers of one segment, and keeps what comes back."""
-    assert rule.measure is not None
-    assert rule.scalars is not None
-    place, hyper = 2, ""
-    for kind in kinds:
-        numbers = "".join(f"values[{place + k}], " for k in range(max(kind, 1)))
-        hyper += f"({numbers}), " if kind else numbers
-        place += max(kind, 1)
-    sums = "".join(f"total[{k}], " for k in range(len(rule.measure.sums)))
-    carry = "".join(f"view(carry[{k}], 1, total)[0], " for k in range(len(rule.carry)))
-    return jitable(
-        defined(
-            "finish_one",
-            "total, size, carry, values, scalars",
-            [
-                f"{'kept, ' if carry else ''}new = _rule_scalars(values[1], size, {sums}{carry}{hyper})",
-                *(
-                    f"view(carry[{k}], 1, total)[0] = flush(np.float64(kept[{k}]))"
-                    for k in range(len(rule.carry))
-                ),
-                "scalars[0] = values[0]",
-                *(f"scalars[{k + 1}] = new[{k}]" for k in range(rule.n_scalars)),
-            ],
-            view=view,
-            flush=flush,
-            np=np,
-            _rule_scalars=jitable(named(rule.scalars)),
-        )
-    )
-
-
-@cache
-def compile_kernel(rule: Rule, defaults: tuple[Any, ...]) -> Callable[..., None]:
-    """Return a rule's kernel over arrays, to be called from compiled code or from Python.
-
-    Parameters
-    ----------
-    rule : Rule
-        The scalar rule.
-    defaults : tuple
-        Default values of the rule's hyperparameters.
-
-    Returns
-    -------
-    callable
-        ``kernel(p, g, *state, *carry, step, *hyperparameters)``, an ``@njit`` function that is compiled when
-        it is first used. The arrays are 1-D, of one size and one dtype; what is carried is in
-        float64 arrays of one element. The arguments have the names that the rule gives them, and the
-        hyperparameters have defaults.
-    """
-
-    def listed(names: tuple[str, ...], form: str = "{}") -> str:
-        return "".join(f"{form.format(name)}, " for name in names)
-
-    state, carry = listed(rule.state), listed(rule.carry, "{}[0]")
-    different = " or ".join(f"{name}.size != p.size" for name in ("g", *rule.state))
-    lines = [
-        f"if {different}:",
-        f"    raise ValueError('{rule.name}: p, g and the state must have the same size')",
-        f"check_dtypes((p, g, {state}))",
-    ]
-    # As a float: compiled code multiplies integer powers up, which rounds otherwise than Python's.
-    begin = "float(step), "
-    names = {**globals(), **_names(rule)}
-    if rule.measure is not None:
-        names["_total"] = _measure_names(rule)["_total"]
-        values = listed(rule.measured_with)
-        if rule.measure.scalars is not None:
-            names["_measure_scalars"] = jitable(named(rule.measure.scalars))
-            before = begin + (carry if rule.measure.over == "all" else "")
-            values = f"*_measure_scalars({before}{values})"
-        lines.append(f"sums = _total(p, g, ({state}), cast((1.0, {values}), p))")
-        begin += "float(p.size), " + "".join(f"sums[{k}], " for k in range(len(rule.measure.sums)))
-    if rule.scalars is None:
-        lines.append(f"new = ({listed(rule.scalars_of)})")
-    else:
-        names["_rule_scalars"] = jitable(named(rule.scalars))
-        names["_examine_scalars"] = scalars_examiner(rule)
-        lines.append(f"_examine_scalars(({listed(rule.scalars_of)}))")
-        kept = "kept, " if carry else ""
-        lines.append(f"{kept}new = _rule_scalars({begin}{carry}{listed(rule.scalars_of)})")
-    lines += [f"{name}[0] = flush(np.float64(kept[{k}]))" for k, name in enumerate(rule.carry)]
-    lines.append(f"_update(p, g, ({state}), cast((1.0, *new), p))")
-    arguments = f"p, g, {state}{listed(rule.carry)}step, {listed(rule.hyperparameters)}"
-    function = defined(rule.name, arguments, lines, **names)
-    function.__defaults__ = defaults
-    function.__module__ = __name__
-    compiled: Callable[..., None] = numba.njit(**OPTIONS)(function)
-    return compiled
+    name = f"{rule.name}_measure_{rule.measure_fingerprint}_{dtype.name}{_stored(storage)}"
+    return compile_template(launch, name, measure_names(rule, storage), launch_signature(dtype), rule)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from fastopt.engine import threads
 from fastopt.engine.batch import Batch, Segment
-from fastopt.engine.kernel import END, GRAD, PARAM, ROW, START, STATE, compile_launch
+from fastopt.engine.columns import END, GRAD, PARAM, ROW, START
+from fastopt.engine.formats import Storage
+from fastopt.engine.kernel import compile_launch
 from fastopt.engine.memory import address
 from fastopt.engine.plain import ADD
 from fastopt.engine.rule import Rule
@@ -106,12 +108,28 @@ class RowBatch(Batch):
         Number of rows of scalars.
     max_threads : int
         The most threads that a step may use.
+    storage, origins
+        As for a :class:`fastopt.engine.Batch`.
+
+    Raises
+    ------
+    ValueError
+        If elements share scales: rows may have some of a block.
     """
 
     def __init__(
-        self, rule: Rule, segments: Sequence[Segment], widths: Sequence[int], rows: int, max_threads: int
+        self,
+        rule: Rule,
+        segments: Sequence[Segment],
+        widths: Sequence[int],
+        rows: int,
+        max_threads: int,
+        storage: Storage | None = None,
+        origins: Sequence[int] = (),
     ) -> None:
-        super().__init__(rule, segments, rows, max_threads)
+        if storage is not None and storage.in_blocks:
+            raise ValueError("some rows alone cannot be updated where elements share scales, as in float8")
+        super().__init__(rule, segments, rows, max_threads, False, storage, origins)
         compile_launch(ADD, self.dtype)  # now, and not in the first step in which a row occurs twice
         self._tensors, self._widths, self._max_threads = self.table, widths, max_threads
         self._touched: Sequence[Touched] = ()
@@ -128,7 +146,7 @@ class RowBatch(Batch):
         np.cumsum(sizes, out=sizes)
         table[:1, START], table[1:, START] = 0, sizes[:-1]
         size = int(sizes[-1]) if len(table) else 0
-        large = size * self.dtype.itemsize * (2 + len(self.rule.state)) > threads.cutoff_bytes()
+        large = size * self._bytes() > threads.cutoff_bytes()
         self.threads = min(self._max_threads, -(-size // threads.CHUNK)) if large else 1
 
     def _lines(self, tensor: NDArray[np.int64], width: int, touched: Touched) -> NDArray[np.int64]:
@@ -137,19 +155,23 @@ class RowBatch(Batch):
         Rows that follow each other, and whose gradients do, are one line of it.
         """
         rows, gradients, _ = touched
-        size = width * self.dtype.itemsize
+        sizes = width * self._itemsizes
         begins = np.ones(len(rows), bool)
-        begins[1:] = (rows[1:] != rows[:-1] + 1) | (gradients[1:] != gradients[:-1] + size)
+        begins[1:] = (rows[1:] != rows[:-1] + 1) | (gradients[1:] != gradients[:-1] + sizes[1])
         first = np.flatnonzero(begins)
         lines = np.empty((len(first), len(tensor)), np.int64)
         lines[:, END], lines[:, ROW] = width, tensor[ROW]
         if len(first) < len(rows):
             rows, gradients = rows[first], gradients[first]
             lines[:, END] *= np.diff(first, append=len(begins))
-        places = size * rows
-        for column in (PARAM, *range(STATE, len(tensor))):
-            np.add(places, tensor[column], out=lines[:, column])
+        for column, size in enumerate(sizes.tolist(), PARAM):
+            if column != GRAD:
+                np.add(size * rows, tensor[column], out=lines[:, column])
         lines[:, GRAD] = gradients
+        if self.storage is not None:
+            key = self._key_column()
+            np.add(width * rows, tensor[key - 1], out=lines[:, key - 1])
+            lines[:, key] = tensor[key]
         return lines
 
     def run(self) -> None:

@@ -88,6 +88,12 @@ class Rule:
         That the function's step, ``p`` less what it returns, depends on ``p`` through ``weight_decay`` alone,
         and how: the decay is added to the gradient, or ``lr`` times it to the step, or there is none. Such a
         rule can be made cautious.
+    squares : tuple of str
+        The state that is never negative and is divided by, such as means of squares. In 8 bits it has a
+        format of its own: no sign, more exponents, and only zero is rounded to zero.
+    exact : tuple of str
+        The state that is stored in the parameters' precision whatever ``state_dtype`` is: what is no moment,
+        such as averages of parameters, or sums that the size of all steps follows from.
 
     Raises
     ------
@@ -124,9 +130,11 @@ class Rule:
     measure: Measure | None = None
     writes: tuple[str, ...] | None = None
     decay: str | None = None
+    squares: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("state", "carry", "writes"):
+        for name in ("state", "carry", "writes", "squares", "exact"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, declared.names(getattr(self, name), f"a rule's {name}"))
         object.__setattr__(self, "function", declared.plain(self.function, "the function of a rule,"))
@@ -176,6 +184,11 @@ class Rule:
     def _check_names(self) -> None:
         for name in {*self.written, *(self.measure.writes if self.measure else ())} - {*self.state}:
             raise TypeError(f"rule {self.name!r} writes {name!r}, which is not in its state {self.state}")
+        for what in ("squares", "exact"):
+            for name in {*getattr(self, what)} - {*self.state}:
+                raise TypeError(
+                    f"rule {self.name!r} has {name!r} in its {what}, which is not in its state {self.state}"
+                )
         groups = (
             ("what kernels call the arguments of every rule", ("p", "g", "step")),
             ("a state", self.state),

@@ -10,10 +10,17 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from fastopt.engine import kernel
 from fastopt.engine.batch import Batch
+from fastopt.engine.columns import PARAM, STATE
 from fastopt.engine.compiled import view
-from fastopt.engine.kernel import PARAM, STATE, Launch
+from fastopt.engine.kernel import (
+    Launch,
+    compile_template,
+    launch,
+    launch_signature,
+    specialised,
+    update_names,
+)
 from fastopt.engine.rule import Rule, digest
 
 
@@ -68,8 +75,8 @@ class Swap(Batch):
 @cache
 def _compile_swap(dtype: np.dtype[np.floating]) -> Launch:
     names = {
-        **kernel._names(_SWAP),
-        "_apply": register_jitable(kernel._specialised(_apply_swap, "apply_swap", {})),
+        **update_names(_SWAP),
+        "_apply": register_jitable(specialised(_apply_swap, "apply_swap", {})),
     }
     name = f"swap_{digest(_apply_swap)}_{dtype.name}"
-    return kernel._compiled(kernel._launch, name, names, kernel._launch_signature(dtype), _SWAP)
+    return compile_template(launch, name, names, launch_signature(dtype), _SWAP)

@@ -17,7 +17,8 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine.kernel import END, Launch
+from fastopt.engine.columns import END
+from fastopt.engine.kernel import Launch
 
 #: Elements that a thread takes at a time. Large enough that handing them out costs nothing, small
 #: enough that a thread which loses its core (BLAS spins on it for a while after a product) holds up

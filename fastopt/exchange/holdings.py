@@ -9,7 +9,7 @@ import numpy as np
 
 from fastopt.engine import Rule
 from fastopt.group import Group
-from fastopt.leaf import Array, Leaf
+from fastopt.leaf import Array, Leaf, unpacked
 from fastopt.optimizer import Optimizer
 from fastopt.tree import describe, plural
 
@@ -89,9 +89,14 @@ def parts_of(opt: Optimizer) -> tuple[int, list[list[Part]]]:
         for i, (leaf, step) in enumerate(zip(group.leaves, own["steps"], strict=True)):
             rule = None if leaf.frozen else rule_of(opt, {}, leaf)
             names = () if rule is None else (*rule.state, *rule.carry)
-            found.append(Part(step, {name: own["state"][name][i] for name in names}))
+            found.append(Part(step, {name: _plain(own["state"][name][i], leaf) for name in names}))
         parts.append(found)
     return saved["step_count"], parts
+
+
+def _plain(saved: Any, leaf: Leaf) -> Array:
+    """Return saved state as an array: decoded, if it is as stored in fewer bytes."""
+    return unpacked(saved, leaf.shape) if isinstance(saved, Mapping) else saved
 
 
 def merged(

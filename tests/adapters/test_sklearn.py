@@ -512,3 +512,15 @@ def test_the_warnings_are_scikit_learns():
     _, model, data = pair("classifier", max_iter=1)
     with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
         model.fit(*data)
+
+
+@pytest.mark.jit
+def test_state_in_fewer_bytes_is_for_data_of_float32():
+    settings = {"optimizer": "Adam", "optimizer_params": {"state_dtype": "bfloat16"}, "max_iter": 3}
+    model = MLPClassifier((100,), random_state=0, **settings)
+    model.fit(IMAGES.astype(np.float32), LABELS)
+    assert model.coefs_[0].dtype == np.float32
+    with pytest.raises(
+        ValueError, match=r"^params\['coefs'\]\[0\] is of float64, whose state has no state_dtype"
+    ):
+        model.fit(IMAGES, LABELS)

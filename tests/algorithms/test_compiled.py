@@ -32,7 +32,7 @@ def four(p, g, m, v, d, n, lr, keep, rest, eps):  # more state than any of the b
 
 RULES = [
     *dict.fromkeys(case.rule for case in CASES if case.scalar),
-    Rule(nag.move),
+    Rule(nag.move, ("velocity",), writes=()),
     Rule(four, ("m", "v", "d", "n")),
 ]
 MEASURING = [SQUARES, *dict.fromkeys(rule for rule in RULES if rule.measure is not None)]

@@ -812,19 +812,12 @@ def test_one_group_and_one_dtype():
 def test_what_is_for_single_elements_is_refused():
     with pytest.raises(TypeError, match="LBFGS has no kernel: its update is not one element's at a time"):
         LBFGS.kernel()
+    others = {"swa_every": 2.0, "state_dtype": "bfloat16", "master_weights": "float32"}
     for name, default in fastopt.SGD(np.ones(2)).param_groups[0].defaults.items():
         if name in fastopt.modifiers.DEFAULTS:
+            other = True if default is False else others.get(name, 1.0)
             with pytest.raises(ValueError, match=f"LBFGS takes no {name}"):
-                LBFGS(
-                    np.ones(2),
-                    **{
-                        name: not default
-                        if isinstance(default, bool)
-                        else 2.0
-                        if name == "swa_every"
-                        else 1.0
-                    },
-                )
+                LBFGS(np.ones(2), **{name: other})
     options = {
         "max_grad_norm": 1.0, "grad_norm_over": "tensor", "skip_nonfinite": True, "skip_outliers": 3.0,
         "grad_scaler": fastopt.GradScaler(), "accumulate": 2, "zero_grads": True,
