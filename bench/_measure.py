@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 import timeit
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,43 +24,53 @@ sys.path.insert(0, str(BENCH.parent))
 #: some milliseconds after their last work, and would take the CPU from whoever is measured next.
 PAUSE = 0.03
 
+#: Seconds from which on a step is not warmed up before it is timed: it has time enough itself.
+LONG = 0.2
+
 Times = dict[str, NDArray[np.float64]]
 
 #: What varied too much between the rounds, usually because other programs ran. Saved with the results.
 NOISY: list[str] = []
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int = 9, seconds: float = 0.05) -> Times:
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], rounds: int = 9, seconds: float = 0.05, where: str = ""
+) -> Times:
     """Return the seconds that a call of each step takes, one value a round.
 
     The steps take turns, so that what changes on the machine meanwhile meets them all. Each
-    is called often enough to take about ``seconds`` a round.
+    is called often enough to take about ``seconds`` a round. ``where`` stands before what is noted as noisy.
     """
     names = list(steps)
-    repeats = {name: _repeats(step, seconds) for name, step in steps.items()}
+    seconds_of = {name: _seconds(step, seconds) for name, step in steps.items()}
+    repeats = {name: max(1, round(seconds / took)) for name, took in seconds_of.items()}
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
         start = i % len(names)  # nobody always comes first, or always after the same neighbour
         for name in names[start:] + names[:start]:
             number = repeats[name]
             time.sleep(PAUSE)
-            timeit.timeit(steps[name], number=max(1, number // 10))  # warms caches, clocks, threads
+            if number > 1 or seconds_of[name] < LONG:
+                timeit.timeit(steps[name], number=max(1, number // 10))  # warms caches, clocks, threads
             times[name].append(timeit.timeit(steps[name], number=number) / number)
     found = {name: np.array(values) for name, values in times.items()}
     for name, values in found.items():
         low, high = np.quantile(values, (0.25, 0.75))
         if high > 1.25 * low:
-            NOISY.append(f"{name}: the middle half of the rounds is {duration(low)} to {duration(high)}")
+            NOISY.append(
+                f"{where}{name}: the middle half of the rounds is {duration(low)} to {duration(high)}"
+            )
             print(f"noisy: {NOISY[-1]}")
     return found
 
 
-def _repeats(step: Callable[[], object], seconds: float) -> int:
+def _seconds(step: Callable[[], object], seconds: float) -> float:
+    """Return about how long a step takes, of as many as take a part of ``seconds``."""
     step()  # compiles, and touches the memory
     number = 1
     while (took := timeit.timeit(step, number=number)) < seconds / 8:
         number *= 4
-    return max(1, round(seconds * number / took))
+    return took / number
 
 
 def median(values: NDArray[np.float64]) -> float:
@@ -87,60 +91,18 @@ def slowest(times: Times, names: list[str]) -> str:
 
 
 def free_bytes() -> int:
-    """Return the memory that can be taken without swapping: on systems that do not tell, half of all."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    """Return the memory that can be taken without swapping; 4 GiB on systems that do not tell."""
+    from fastopt import machine
 
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() or platform.processor()
-    found: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
-    name = found.get("model name", platform.processor() or platform.machine())
-    if "cpu family" in found:
-        name += f" (family {found['cpu family']}, model {found['model']})"
-    return name
-
-
-def _caches() -> list[str]:
-    found = []
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
-        found.append(f"L{level} {kind.lower()} {size}")
-    return found
+    found = machine.free_bytes()
+    return 1 << 32 if found is None else found
 
 
 def describe() -> dict[str, Any]:
     """Return the date, the machine and the versions: without them a time means nothing."""
-    from fastopt import __version__
+    from fastopt import info
 
-    versions = {"python": platform.python_version(), "fastopt": __version__}
-    for package in ("numpy", "numba", "torch", "scikit-learn"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cpu": _cpu(),
-            "cores": cores,
-            "caches": _caches(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "os": platform.platform(),
-            "load_before": round(os.getloadavg()[0], 2),
-        },
-        "versions": versions,
-    }
+    return info.describe(("numpy", "numba", "torch", "scikit-learn"))
 
 
 def arguments(doc: str | None, out: str) -> argparse.ArgumentParser:
@@ -154,9 +116,11 @@ def arguments(doc: str | None, out: str) -> argparse.ArgumentParser:
 
 
 def save(args: argparse.Namespace, about: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    path = args.out or args.usual_out
-    if args.quick and not args.out:
+    """Write the results, but for a try or a part to the usual place."""
+    if (args.quick or getattr(args, "only", None)) and not args.out:
+        print("not saved: only a part (--out FILE saves it there)")
         return
+    path = args.out or args.usual_out
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**about, "noisy": NOISY, **results}, indent=1) + "\n")
     print(f"written: {path}")
@@ -180,3 +144,13 @@ def duration(seconds: float) -> str:
         if seconds * factor < 999.5:
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def count(size: int) -> str:
+    """Return a number of parameters in words that fit a heading."""
+    return f"{size:,}" if size < 10**6 else f"{size / 10**6:g} million"
+
+
+def multiple(value: float) -> str:
+    """Return a ratio in as many digits as it deserves."""
+    return f"{value:.{2 if value < 2 else 1 if value < 10 else 0}f}\N{MULTIPLICATION SIGN}"

@@ -1,4 +1,7 @@
-"""What is timed: a step of one algorithm by fastopt, NumPy, torch and C, each over memory of its own."""
+"""A step of any algorithm over one vector, by fastopt and by NumPy: for the suites over the whole catalogue.
+
+The comparisons with other libraries are in peers.py.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,11 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
-import _measure  # first: it says which fastopt is measured
-import c_kernel
 import numpy as np
 import plain_numpy
 from numpy.typing import NDArray
 
 import fastopt
-from fastopt.engine.memory import aligned_zeros
 
 Array = NDArray[np.floating]
 
@@ -53,20 +53,6 @@ def by_numpy(make: Callable[..., plain_numpy.Step], p: Array, g: Array, **option
     return Contestant(lambda: step(g), p, g)
 
 
-def by_torch(torch: Any, p: Array, g: Array, **options: Any) -> Contestant:
-    parameter = torch.nn.Parameter(torch.tensor(p))
-    parameter.grad = torch.tensor(g)
-    opt = torch.optim.AdamW([parameter], fused=True, **options)
-    return Contestant(opt.step, parameter.detach().numpy(), g)
-
-
-def by_c(function: Callable[..., None], p: Array, g: Array, **options: Any) -> Contestant:
-    aligned_p, aligned_g = aligned_zeros(p.size, p.dtype), aligned_zeros(p.size, p.dtype)
-    aligned_p[:], aligned_g[:] = p, g
-    step = c_kernel.AdamW(function, aligned_p, **options)
-    return Contestant(lambda: step(aligned_g), aligned_p, aligned_g)
-
-
 @cache
 def torch_or_none() -> Any:
     with suppress(ImportError):
@@ -75,23 +61,6 @@ def torch_or_none() -> Any:
         return torch
     print("skipped: torch (not installed)")
     return None
-
-
-def adamw(size: int) -> dict[str, Contestant]:
-    """Return all that do AdamW here, by name, with their answers checked."""
-    p, g = start(size)
-    found = {
-        "fastopt": by_fastopt("AdamW", p, g),
-        "NumPy, in place": by_numpy(plain_numpy.adamw, p, g),
-        "NumPy, textbook": by_numpy(plain_numpy.adamw_textbook, p, g),
-    }
-    if torch := torch_or_none():
-        found["torch, fused"] = by_torch(torch, p, g)
-    for name, function in c_kernel.kernels().items():
-        found[name] = by_c(function, p, g)
-    for contestant in found.values():
-        check("AdamW", contestant)
-    return found
 
 
 def check(algorithm: str, contestant: Contestant, steps: int = 3, **options: Any) -> None:
@@ -115,14 +84,7 @@ def check(algorithm: str, contestant: Contestant, steps: int = 3, **options: Any
         raise AssertionError(f"{algorithm}: {wrong.sum()} of {sample.size} results differ from float64's")
 
 
-def bytes_moved(algorithm: str) -> int:
+def bytes_moved(algorithm: str, **settings: Any) -> int:
     """Return the bytes that an update must move for each float32 parameter, whoever does it."""
     cls = getattr(fastopt, algorithm)
-    return 4 * int(cls.choose_rule(cls._known_defaults()).traffic)
-
-
-def best_c(times: _measure.Times) -> _measure.Times:
-    """Return the times with only the fastest of the C variants, as "C"."""
-    variants = [name for name in times if name in c_kernel.VARIANTS]
-    kept = {name: values for name, values in times.items() if name not in variants}
-    return {**kept, "C": times[_measure.fastest(times, variants)]} if variants else kept
+    return 4 * int(cls.choose_rule({**cls._known_defaults(), **settings}).traffic)

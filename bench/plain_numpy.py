@@ -157,6 +157,31 @@ def adamw(
     return adam(p, lr, betas, eps, weight_decay, decoupled=True)
 
 
+def lion(
+    p: Array, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+) -> Step:
+    m, a = np.zeros_like(p), np.empty_like(p)
+    beta1, beta2 = betas
+
+    def step(g: Array) -> None:
+        # Scaling does not change a sign: beta1 * m + (1 - beta1) * g has that of this.
+        np.multiply(m, beta1 / (1 - beta1), out=a)
+        np.add(a, g, out=a)
+        np.sign(a, out=a)
+        np.multiply(a, lr, out=a)
+        if weight_decay:
+            np.multiply(p, 1 - lr * weight_decay, out=p)
+        np.subtract(p, a, out=p)
+        np.multiply(g, 1 - beta2, out=a)
+        np.multiply(m, beta2, out=m)
+        np.add(m, a, out=m)
+
+    return step
+
+
+# The steps as most people write them: the papers' expressions, line by line.
+
+
 def adamw_textbook(
     p: Array,
     lr: float = 1e-3,
@@ -164,7 +189,6 @@ def adamw_textbook(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
 ) -> Step:
-    """Return the step as most people write it: the paper's expressions, line by line."""
     m, v = np.zeros_like(p), np.zeros_like(p)
     beta1, beta2 = betas
     t = 0
@@ -177,6 +201,43 @@ def adamw_textbook(
         m_hat = m / (1 - beta1**t)
         v_hat = v / (1 - beta2**t)
         p[...] = p - lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * p)
+
+    return step
+
+
+def sgd_textbook(p: Array, lr: float = 1e-3, momentum: float = 0.9) -> Step:
+    b = np.zeros_like(p)
+
+    def step(g: Array) -> None:
+        nonlocal b
+        b = momentum * b + g
+        p[...] = p - lr * b
+
+    return step
+
+
+def adagrad_textbook(p: Array, lr: float = 1e-2, eps: float = 1e-10) -> Step:
+    total = np.zeros_like(p)
+
+    def step(g: Array) -> None:
+        nonlocal total
+        total = total + g**2
+        p[...] = p - lr * g / (np.sqrt(total) + eps)
+
+    return step
+
+
+def lion_textbook(
+    p: Array, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+) -> Step:
+    m = np.zeros_like(p)
+    beta1, beta2 = betas
+
+    def step(g: Array) -> None:
+        nonlocal m
+        c = beta1 * m + (1 - beta1) * g
+        p[...] = p - lr * (np.sign(c) + weight_decay * p)
+        m = beta2 * m + (1 - beta2) * g
 
     return step
 
@@ -213,4 +274,11 @@ STEPS: dict[str, Callable[..., Step]] = {
     "RMSprop": rmsprop,
     "Adam": adam,
     "AdamW": adamw,
+    "Lion": lion,
+}
+TEXTBOOK: dict[str, Callable[..., Step]] = {
+    "AdamW": adamw_textbook,
+    "SGD": sgd_textbook,
+    "Adagrad": adagrad_textbook,
+    "Lion": lion_textbook,
 }

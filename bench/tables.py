@@ -1,4 +1,4 @@
-"""Writes the README's tables, from the results and from the classes, between their markers.
+"""Writes the tables of README.md and bench/README.md, from results and classes, between their markers.
 
 A table stands between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``. Numbers in the README are never
 typed: ``python bench/tables.py --check`` fails where one is not what was measured.
@@ -13,34 +13,18 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import comparisons
+import findings
 import numpy as np
-from _measure import BENCH, RESULTS, duration, table
+from _measure import BENCH, RESULTS, count, duration, multiple, table
 
 import fastopt
 
 Results = dict[str, Any]
-
-#: How peers are called, in the order in which they are shown. One that was not measured is left out.
-PEERS = {
-    "fastopt": "fastopt",
-    "C": "C, by hand",
-    "torch, fused": "PyTorch, fused",
-    "NumPy, in place": "NumPy, in place",
-    "NumPy, textbook": "NumPy, textbook",
-}
-
-
-def count(size: int) -> str:
-    """Return a number of parameters in words that fit a heading."""
-    return f"{size:,}" if size < 10**6 else f"{size / 10**6:g} million"
-
-
-def multiple(value: float) -> str:
-    """Return a ratio in as many digits as it deserves."""
-    return f"{value:.{2 if value < 2 else 1 if value < 10 else 0}f}\N{MULTIPLICATION SIGN}"
 
 
 def machine(results: Results) -> str:
@@ -48,57 +32,6 @@ def machine(results: Results) -> str:
     found, versions = results["machine"], results["versions"]
     with_versions = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"{found['cpu']}, {found['cores']} cores; {with_versions}; {results['date'][:10]}"
-
-
-def step(results: Results) -> str:
-    """Return AdamW's times, by size and peer, with how many times as long as fastopt each takes."""
-    sizes = results["adamw"]
-    rows = []
-    for peer, label in PEERS.items():
-        cells = []
-        for found in sizes.values():
-            value = found.get(peer)
-            if value is None:
-                cells.append("")
-            elif peer == "fastopt":
-                cells.append(f"**{duration(value['seconds'])}**")
-            else:
-                cells.append(f"{duration(value['seconds'])} ({multiple(value['times_fastopt'])})")
-        if any(cells):
-            rows.append([label, *cells])
-    return table(["AdamW", *(count(int(size)) for size in sizes)], rows)
-
-
-def algorithms(results: Results) -> str:
-    """Return each algorithm's speed beside NumPy's, in place."""
-    sizes = results["algorithms"]
-    head, rows = ["GB/s"], []
-    for size in sizes:
-        head += [f"{count(int(size))}: fastopt", "NumPy", "speed-up"]
-    for name in next(iter(sizes.values())):
-        cells = []
-        for found in sizes.values():
-            value = found[name]
-            speeds = value["gb_per_s"]
-            cells += [f"{speeds['fastopt']:.0f}", f"{speeds['NumPy']:.0f}", multiple(value["speedup"])]
-        rows.append([name, *cells])
-    return table(head, rows)
-
-
-def targets(results: Results) -> str:
-    rows = []
-    for found in results["targets"]:
-        value, target, unit = found["value"], found["target"], found["unit"]
-        sign = ">=" if found["better"] == "more" else "<="
-        rows.append(
-            [
-                found["name"],
-                "-" if value is None else f"{value:.3g} {unit}",
-                "" if target is None else f"{sign} {target:g} {unit}",
-                found["verdict"],
-            ]
-        )
-    return table(["", "measured", "target", "verdict"], rows)
 
 
 #: How the algorithms are grouped in the README; those that are not named here come last.
@@ -222,43 +155,85 @@ def rows(results: Results) -> str:
     return table(head, lines)
 
 
-def whole_step(results: Results) -> str:
-    """Return the times of whole steps, by fastopt and by torch."""
+def lowprec(results: Results) -> str:
+    """Return the speed of AdamW in fewer bytes, as a multiple of float32's, by size."""
+    cases = results["cases"]
+    sizes = list(dict.fromkeys(case["size"] for case in cases))
+    speeds = {(case["kind"], case["size"]): case["speed"] for case in cases}
+    bytes_of = {case["kind"]: case["bytes"] for case in cases}
+    lines = [
+        [kind, str(moved), multiple(bytes_of["float32"] / moved), *(multiple(speeds[kind, n]) for n in sizes)]
+        for kind, moved in bytes_of.items()
+    ]
+    return table(["AdamW", "bytes a parameter", "the bytes' ratio", *map(count, sizes)], lines)
+
+
+def torch_adapter(results: Results) -> str:
+    """Return the steps of fastopt's optimizers for torch, and of torch's."""
     lines = []
     for case in results["cases"]:
-        seconds, speed = case["seconds"], case["speed"]
-        peer = duration(seconds["torch"]) if "torch" in seconds else ""
-        name = f"{case['shapes']}: {case['step']}"
-        lines.append([name, f"**{duration(seconds['fastopt'])}**", peer, multiple(speed) if speed else ""])
-    return table(["one whole step", "fastopt", "PyTorch, fused and foreach", "speed-up"], lines)
+        seconds = case["seconds"]
+        peers = [duration(seconds[peer]) if peer in seconds else "" for peer in TORCH]
+        ours = f"**{duration(seconds['fastopt'])}**"
+        lines.append([case["shapes"], case["algorithm"], ours, *peers, multiple(case["speed"])])
+    head = ["parameters", "algorithm", "fastopt", "PyTorch", "foreach", "fused"]
+    return table([*head, "speed-up over the best"], lines)
 
 
+TORCH = ("torch", "torch foreach", "torch fused")
+
+
+def own_rule(results: Results) -> str:
+    """Return the times of a user's rules as multiples of those of built-in ones, by size."""
+    found = results["results"]
+    sizes = list(next(iter(found.values())))
+    lines = [[name, *(f"{by[size]['quotient']:.3f}" for size in sizes)] for name, by in found.items()]
+    return table(["time / built-in's", *(count(int(size)) for size in sizes)], lines)
+
+
+@cache
 def load(path: Path) -> Results:
     """Return results from their file; say so if the machine was busy when they were measured."""
     results: Results = json.loads(path.read_text())
-    for line in results.get("noisy", []):
-        print(f"{path.name}: noisy: {line}")
+    if noisy := results.get("noisy"):
+        print(f"{path.name}: {len(noisy)} noisy, such as {noisy[0]}")
     return results
 
 
-TABLES: Mapping[str, tuple[str, Callable[[Results], str]]] = {
-    "step": ("step.json", step),
-    "algorithms": ("step.json", algorithms),
-    "targets": ("targets.json", targets),
-    "catalogue": ("catalogue.json", catalogue),
-    "others": ("catalogue.json", others),
-    "rows": ("rows.json", rows),
-    "whole_step": ("whole_step.json", whole_step),
+#: The files that a table is made from, and by which function; the first says where it was measured.
+TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "step": (("peers.json",), comparisons.step),
+    "models": (("peers.json",), comparisons.models),
+    "peers": (("peers.json",), comparisons.others),
+    "losses": (("peers.json",), comparisons.losses),
+    "whole_step": (("peers.json",), comparisons.whole_step),
+    "targets": (("peers.json", "beside_blas.json", "latency.json"), comparisons.targets),
+    "catalogue": (("catalogue.json",), catalogue),
+    "others": (("catalogue.json",), others),
+    "rows": (("rows.json",), rows),
+    "lowprec": (("lowprec.json",), lowprec),
+    "torch_adapter": (("torch_adapter.json",), torch_adapter),
+    "own_rule": (("own_rule.json",), own_rule),
+    "trainer": (("trainer.json",), findings.trainer),
+    "sklearn_fit": (("trainer.json",), findings.sklearn_fit),
+    "latency": (("latency.json",), findings.latency),
+    "compiled": (("latency.json",), findings.compiled),
+    "slowdown": (("slowdown.json",), findings.slowdown),
+    "scaling": (("scaling.json",), findings.scaling),
 }
 
 
-def rendered(results: Path = RESULTS) -> dict[str, str]:
-    """Return the tables of all results that are there, by name, each with a line about the machine."""
+def rendered(text: str, results: Path = RESULTS) -> dict[str, str]:
+    """Return the tables that a text has markers for, as far as there are results, by name.
+
+    Each has a line about the machine.
+    """
     found = {"classes": classes()}
-    for name, (file, make) in TABLES.items():
-        if (results / file).exists():
-            measured = load(results / file)
-            found[name] = f"{make(measured)}\n\nMeasured on: {machine(measured)}."
+    for name, (files, make) in TABLES.items():
+        paths = [results / file for file in files]
+        if f"<!-- bench:{name} -->" in text and all(path.exists() for path in paths):
+            measured = [load(path) for path in paths]
+            found[name] = f"{make(*measured)}\n\nMeasured on: {machine(measured[0])}."
     return found
 
 
@@ -271,23 +246,26 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
     return text
 
 
+#: Where there are tables.
+PLACES = (BENCH.parent / "README.md", BENCH / "README.md")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a table is out of date")
-    parser.add_argument("--readme", type=Path, default=BENCH.parent / "README.md")
+    parser.add_argument("--readme", type=Path, nargs="+", default=PLACES, help="the files that have tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
-    if not args.readme.exists():
-        print(f"skipped: {args.readme} (there is none)")
-        return 0
-    text = args.readme.read_text()
-    new = fill(text, rendered(args.results))
-    if args.check:
-        if new != text:
-            print(f"{args.readme}: tables differ from {args.results}; run python bench/tables.py")
-        return int(new != text)
-    args.readme.write_text(new)
-    return 0
+    stale = 0
+    for path in args.readme:
+        text = path.read_text()
+        new = fill(text, rendered(text, args.results))
+        if not args.check:
+            path.write_text(new)
+        elif new != text:
+            print(f"{path}: tables differ from {args.results}; run python bench/tables.py")
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-import catalogue
 import contestants
+import methods
 import numpy as np
 import plain_numpy
 import pytest
@@ -61,7 +61,7 @@ def _make(algorithm: str, by: str, size: int) -> Contestant:
 
 CASES = [
     pytest.param(algorithm, by, size, id=f"{algorithm}-{name}-{by}")
-    for algorithm in sorted(catalogue.elementwise())
+    for algorithm in sorted(methods.elementwise())
     for name, size in SIZES.items()
     for by in [
         "fastopt",

@@ -15,6 +15,7 @@ import _measure  # first: it says which fastopt is measured
 import numpy as np
 import torch
 from _measure import Times, duration, fastest, interleaved, median, ratio
+from libraries.by_torch import lion
 
 import fastopt.adapters.torch as adapters
 
@@ -42,40 +43,10 @@ FUSED = ("SGD", "Adagrad", "Adam", "AdamW")
 Shapes = Sequence[tuple[int, ...]]
 
 
-class TorchLion(torch.optim.Optimizer):
-    """Lion in torch's operations: one call an operation and tensor, or one an operation."""
-
-    def __init__(self, params: Any, lr: float, weight_decay: float, foreach: bool = False) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "foreach": foreach})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            params, lr = group["params"], group["lr"]
-            grads = [param.grad for param in params]
-            for param in params:
-                if not self.state[param]:
-                    self.state[param]["exp_avg"] = torch.zeros_like(param)
-            averages = [self.state[param]["exp_avg"] for param in params]
-            decay = 1.0 - lr * group["weight_decay"]
-            if group["foreach"]:
-                moves = torch._foreach_mul(averages, 0.9)
-                torch._foreach_add_(moves, grads, alpha=0.1)
-                torch._foreach_sign_(moves)
-                torch._foreach_mul_(params, decay)
-                torch._foreach_add_(params, moves, alpha=-lr)
-                torch._foreach_lerp_(averages, grads, 0.01)
-                continue
-            for param, grad, average in zip(params, grads, averages, strict=True):
-                move = average.mul(0.9).add_(grad, alpha=0.1).sign_()
-                param.mul_(decay).add_(move, alpha=-lr)
-                average.lerp_(grad, 0.01)
-
-
 def contestants(name: str) -> dict[str, Callable[[Any], Any]]:
     """Return what makes an optimizer of a list of parameters, by who does it."""
     own = {"lr": LR, **SETTINGS[name]}
-    peer = getattr(torch.optim, name, TorchLion)
+    peer = lion() if name == "Lion" else getattr(torch.optim, name)
     made = {
         "fastopt": lambda params: getattr(adapters, name)(params, **own),
         "torch": lambda params: peer(params, **own),
@@ -138,13 +109,13 @@ def measure(name: str, shapes: Shapes, rounds: int, seconds: float) -> Times:
 
 def main() -> None:
     parser = _measure.arguments(__doc__, "torch_adapter.json")
-    parser.add_argument("--only", nargs="*", default=list(SETTINGS), help="the algorithms to measure")
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, help="these algorithms")
     args = parser.parse_args()
     about = _measure.describe()
     rounds, seconds = (3, 0.02) if args.quick or SMOKE else (9, 0.1)
     cases, rows = [], []
     for title, shapes in workloads(args.quick).items():
-        for name in args.only:
+        for name in args.only or SETTINGS:
             times = measure(name, shapes, rounds, seconds)
             found = {who: median(values) for who, values in times.items()}
             best = fastest(times, [who for who in times if who != "fastopt"])

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fastopt import __version__
+from fastopt import __version__, info
+from fastopt.benchmark import command as bench
 from fastopt.demos import command as demo
 
 #: Modules with a function ``add_to(commands)`` that adds a parser, whose default ``run`` is a
 #: function that takes the parsed arguments and returns the exit status.
-COMMANDS = (demo,)
+COMMANDS = (demo, bench, info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

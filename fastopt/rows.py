@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastopt.engine.rows import Touched, touch
+from fastopt.foreign import as_numpy
 from fastopt.formats import is_half
 from fastopt.leaf import Array, Leaf
 from fastopt.tree import describe
@@ -29,7 +30,12 @@ class Rows:
     Attributes
     ----------
     indices, values : ndarray
-        As given. They are not copied, and are read anew at each step.
+        As given, or views of arrays of other libraries. They are read anew at each step.
+
+    Raises
+    ------
+    TypeError
+        If they are not in the CPU's memory.
 
     Examples
     --------
@@ -45,8 +51,9 @@ class Rows:
     __slots__ = ("indices", "values")
 
     def __init__(self, indices: ArrayLike, values: Array) -> None:
-        self.indices = np.asarray(indices, None if np.size(indices) else np.intp)
-        self.values = values
+        plain = as_numpy(indices, "indices")
+        self.indices = np.asarray(plain, None if np.size(plain) else np.intp)
+        self.values = as_numpy(values, "values")
 
     def __repr__(self) -> str:
         return f"<Rows: {np.size(self.indices)} indices, values of shape {np.shape(self.values)}>"

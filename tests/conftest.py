@@ -15,6 +15,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    """Have one process do all tests of a case, which compiles its kernels once; see also ``_leave_out``."""
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if hasattr(given.get("case"), "cls"):
+            item.add_marker(pytest.mark.xdist_group(given["case"].id))
+    _leave_out(config, items)
+
+
+def _leave_out(config, items):
     """With the JIT off, which is for coverage, leave out what is compiled, and repetitions that are slow."""
     if not numba.config.DISABLE_JIT:
         return

@@ -71,6 +71,22 @@ def test_parameters_and_gradients_without_a_copy(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_a_copy(kind):
+    table, wanted = np.ones((5, 2), F), np.ones((5, 2), F)
+    indices, values = np.array([3, 1]), np.array([[1, 2], [3, 4]], F)
+    rows = fastopt.Rows(kind(indices), kind(values))
+    opt, other = fastopt.SGD(table, lr=0.5, zero_grads=True), fastopt.SGD(wanted, lr=0.5)
+    other.step(fastopt.Rows(indices, values.copy()))
+    opt.step(rows)
+    np.testing.assert_array_equal(table, wanted)
+    assert not rows.values.any()
+    with pytest.raises(
+        TypeError, match="^values must be in the memory of the CPU, got OnCuda on a CUDA device"
+    ):
+        fastopt.Rows([0], OnCuda())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_array_whose_memory_is_filled_anew(kind):
     w, g = kind(np.zeros(3, F)), kind(np.zeros(3, F))
     opt = fastopt.SGD(w, lr=1.0)

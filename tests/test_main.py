@@ -16,7 +16,7 @@ def test_without_arguments_lists_the_commands(capsys):
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert "python -m fastopt" in shown
-    assert all(name in shown for name in ("demo", *DEMOS))
+    assert all(name in shown for name in ("demo", "bench", "info", *DEMOS))
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["demo", "-h"]])
@@ -55,6 +55,8 @@ def test_the_default_demo(argv, expected):
     [
         (["dmeo"], "invalid choice: 'dmeo'"),
         (["demo", "digit"], "invalid choice: 'digit' (choose from"),
+        (["bench", "AdamW"], "unrecognized arguments: AdamW"),
+        (["info", "all"], "unrecognized arguments: all"),
         (["demo", "--epochs", "0"], "--epochs: must be a whole number >= 1, got '0'"),
         (["demo", "--hidden", "8", "x"], "--hidden: must be a whole number >= 1, got 'x'"),
         (["demo", "regression", "--seed", "-1"], "--seed: "),

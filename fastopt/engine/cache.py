@@ -18,7 +18,7 @@ from fastopt.engine.rule import Rule, digest
 def sources() -> str:
     """Return a digest of the files that all compiled code depends on: Numba's cache watches only one."""
     here = Path(__file__)
-    names = ("codec", "columns", "compiled", "diagnosis", "finish", "formats", "kernel")
+    names = ("codec", "columns", "compiled", "diagnosis", "finish", "formats", "kernel", "tiles")
     try:
         return digest(*(here.with_name(f"{name}.py").read_text() for name in names))
     except OSError:  # in a zip file, which does not change

@@ -16,6 +16,8 @@ from fastopt.engine.batch import Batch, Measurement
 from fastopt.engine.memory import address, aligned_zeros
 from fastopt.engine.plain import COPY, SQUARES
 from fastopt.engine.rule import Rule
+from fastopt.engine.scaled import Scaled
+from fastopt.engine.tiles import Scaling
 
 Array = NDArray[np.floating]
 
@@ -167,6 +169,9 @@ class MatrixRule:
     gather : Rule, optional
         The pass over the gradients, which makes ``g``: in its function, ``p`` is scratch memory, ``g`` the
         gradient. Its state is among ``state``. By default it copies the gradient.
+    scaling : Scaling, optional
+        With it, ``function`` takes a :class:`fastopt.engine.scaled.Scaled` in the place of ``g``: the
+        gradient is not gathered, but scaled by its rows and columns. The array has two or more axes.
     """
 
     function: Callable[..., None]
@@ -174,6 +179,7 @@ class MatrixRule:
     scalars: Callable[..., tuple[Any, ...]] | None = None
     shapes: Callable[[tuple[int, ...]], Mapping[str, tuple[int, ...]]] | None = None
     gather: Rule = COPY
+    scaling: Scaling | None = None
 
     carry = ()
     measure = None
@@ -183,6 +189,8 @@ class MatrixRule:
             raise TypeError(f"rule {self.name!r} gathers in {name!r}, which is not in its state {self.state}")
         if self.scalars is None and self.gather.n_scalars:
             raise TypeError(f"rule {self.name!r} needs `scalars`: gathering takes some")
+        if self.scaling is not None and self.gather.state + self.scaling.update.state:
+            raise TypeError(f"rule {self.name!r} scales gradients: `gather` and `update` can have no state")
 
     @property
     def name(self) -> str:
@@ -200,6 +208,34 @@ class MatrixRule:
     ) -> dict[str, tuple[tuple[int, ...], np.dtype[np.floating]]]:
         """Return the shape and dtype of each state that has not the size of its array, for an array's."""
         return {} if self.shapes is None else {name: (own, dtype) for name, own in self.shapes(shape).items()}
+
+
+class _Gathered:
+    """A gradient that is gathered in scratch memory; see :class:`Matrix`."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        param: Array,
+        grad: Array | None,
+        state: Mapping[str, Array],
+        workspace: Workspace,
+        clears: bool,
+    ) -> None:
+        self._array = workspace.like("gradient", param)
+        gathering = [_flat(state[name]) for name in rule.state]
+        segment = _flat(self._array), grad, gathering, 0
+        self._gather = Batch(rule, [segment], 1, workspace.max_threads, clears)
+
+    def set_gradient(self, address: int) -> None:
+        self._gather.set_gradients(np.array([address], np.int64))
+
+    def set_scalars(self, multiplier: float, scalars: Sequence[float]) -> None:
+        self._gather.set_scalars(0, multiplier, scalars)
+
+    def ready(self) -> Array:
+        self._gather.run()
+        return self._array
 
 
 class Matrix:
@@ -234,16 +270,18 @@ class Matrix:
         clears: bool = False,
     ) -> None:
         self._rule, self._param, self._state, self._workspace = rule, shaped(param), state, workspace
-        own = workspace.take("gradient", param.shape, param.dtype)
-        self._gathered = shaped(own)
-        gathering = [_flat(state[name]) for name in rule.gather.state]
-        self._gather = Batch(rule.gather, [(own, grad, gathering, 0)], 1, workspace.max_threads, clears)
+        if rule.scaling is None:
+            self._gradient: _Gathered | Scaled = _Gathered(
+                rule.gather, self._param, grad, state, workspace, clears
+            )
+        else:
+            self._gradient = Scaled(rule.gather, rule.scaling, self._param, grad, workspace, clears)
         self._largest = float(np.finfo(param.dtype).max)
         self._scalars: Sequence[Any] = ()
 
     def set_gradient(self, address: int) -> None:
         """Set where the gradient is."""
-        self._gather.set_gradients(np.array([address], np.int64))
+        self._gradient.set_gradient(address)
 
     def set_scalars(self, step: int, multiplier: float, values: Sequence[Any]) -> None:
         """Compute the scalars of a step from the values of the rule's hyperparameters.
@@ -257,7 +295,7 @@ class Matrix:
         if rule.scalars is not None:
             values = rule.scalars(step, self._param.shape, *values)
         first = rule.gather.n_scalars
-        self._gather.set_scalars(0, multiplier, values[:first])
+        self._gradient.set_scalars(multiplier, values[:first])
         for value in values[first:]:
             for number in value if isinstance(value, tuple) else (value,):
                 if abs(number) > self._largest:
@@ -267,5 +305,5 @@ class Matrix:
     def run(self) -> None:
         """Update the array."""
         with np.errstate(all="ignore"):
-            self._gather.run()
-            self._rule.function(self._param, self._gathered, self._state, self._workspace, *self._scalars)
+            gradient = self._gradient.ready()
+            self._rule.function(self._param, gradient, self._state, self._workspace, *self._scalars)

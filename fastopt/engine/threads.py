@@ -88,7 +88,7 @@ def cutoff_bytes() -> int:
 
     Half of the last-level cache, or 16 MiB where that is less. Below it, one core computes as fast as the
     cache delivers; a second one can save a quarter of the time when it is awake, and nothing when it has to
-    be woken or a BLAS thread spins on it. ``bench/threads.py`` measures both.
+    be woken or a BLAS thread spins on it. ``bench/scaling.py`` measures all of that.
     """
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     sizes = [text for path in caches if (text := path.read_text().strip()).endswith("K")]

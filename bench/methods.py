@@ -13,7 +13,9 @@ from typing import Any
 import _measure
 import numpy as np
 from _measure import interleaved, median, ratio
+from contest import Unavailable, need
 from contestants import Array, start, torch_or_none
+from libraries import by_optax
 
 import fastopt
 from fastopt import Rule
@@ -75,38 +77,16 @@ def bandwidths(size: int, rounds: int, seconds: float, names: list[str]) -> dict
 # The same by others.
 
 
-def optax_step(name: str, p: Array, g: Array) -> Step | None:
-    """Return optax's step, compiled, with its buffers donated: what its users are told to do."""
-    try:
-        import jax
-        import optax
-        import optax.contrib
-    except ImportError:
-        print("skipped: optax (not installed)")
-        return None
+def optax_step(name: str, p: Array, g: Array) -> Step:
+    """Return optax's step, as peers.py has it."""
+    optax, contrib = need("optax"), need("optax.contrib")
     made = {
         "Lion": lambda: optax.lion(1e-4, weight_decay=0.0),
         "Adan": lambda: optax.adan(1e-3),
-        "AdEMAMix": lambda: optax.contrib.ademamix(1e-3),
+        "AdEMAMix": lambda: contrib.ademamix(1e-3),
         "LAMB": lambda: optax.lamb(1e-3),
     }[name]()
-    params = jax.numpy.array(p)
-    grads = jax.numpy.array(g)
-    state = made.init(params)
-
-    def update(params: Any, state: Any, grads: Any) -> Any:
-        updates, state = made.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    compiled = jax.jit(update, donate_argnums=(0, 1))
-    held = [compiled(params, state, grads)]
-
-    def step() -> None:
-        new = compiled(*held.pop(), grads)
-        jax.block_until_ready(new)
-        held.append(new)
-
-    return step
+    return by_optax.taken(made, [p], [g]).step
 
 
 def beside_optax(sizes: list[int], rounds: int, seconds: float) -> dict[str, Any]:
@@ -114,8 +94,10 @@ def beside_optax(sizes: list[int], rounds: int, seconds: float) -> dict[str, Any
     for size in sizes:
         for name in ("Lion", "Adan", "AdEMAMix", "LAMB"):
             p, g = start(size)
-            theirs = optax_step(name, p, g)
-            if theirs is None:
+            try:
+                theirs = optax_step(name, p, g)
+            except Unavailable as reason:
+                print(f"skipped: optax ({reason})")
                 return found
             step, _ = by_fastopt(name, p, g)
             times = interleaved({"fastopt": step, "optax": theirs}, rounds, seconds)
