@@ -15,5 +15,5 @@ def test_wrong_answers_are_refused(monkeypatch):
     monkeypatch.setattr(
         lowprec, "kinds", lambda: {"float32": Kind(28, 0.0, {}), "other": Kind(28, 0.1, {"maximize": True})}
     )
-    with pytest.raises(AssertionError, match="^other: off by "):
+    with pytest.raises(AssertionError, match=r"^other: off by "):
         lowprec.check()

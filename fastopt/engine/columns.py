@@ -8,6 +8,7 @@ stays in the cache; once all of a block are known, they are encoded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,14 @@ _NAMES = {
 }
 
 
-def _made(name: str, arguments: str, lines: list[str]) -> Callable[..., Any]:
-    return jitable(defined(name, arguments, lines, **_NAMES))
+def _made(name: str, arguments: str, lines: Sequence[str]) -> Callable[..., Any]:
+    return _defined_once(name, arguments, tuple(lines))
+
+
+@cache
+def _defined_once(name: str, arguments: str, lines: tuple[str, ...]) -> Callable[..., Any]:
+    """Return a function of these lines: the same for all rules, which then is compiled once."""
+    return jitable(defined(name, arguments, list(lines), **_NAMES))
 
 
 def _listed(items: Sequence[str]) -> str:

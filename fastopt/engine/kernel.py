@@ -246,6 +246,7 @@ def update_names(rule: Rule, clears: bool = False, storage: Storage | None = Non
         "_examine": examiner(rule),
         "_store": columns.store(written),
         "_finish_with": jitable(clear if clears else leave),
+        "_fetch": _fetcher(columns.n_buffers),
         "N_SCALARS": 1 + rule.n_scalars,
     }
     own = f"{'clearing_' if clears else ''}{rule.name}_{rule.fingerprint}{_stored(storage)}"
@@ -257,7 +258,7 @@ def update_names(rule: Rule, clears: bool = False, storage: Storage | None = Non
     else:
         _add_templates(names, own, {"_update": _update})
         names["_whole"] = names["_update"]
-    _add_templates(names, own, {"_apply": _apply_update, "_fetch": _fetch})
+    _add_templates(names, own, {"_apply": _apply_update})
     return names
 
 
@@ -276,6 +277,7 @@ def measure_names(rule: Rule, storage: Storage | None = None) -> Mapping[str, An
         "_zeros": zeros(n_sums),
         "_plus": plus(n_sums),
         "_keep": keeper(n_sums),
+        "_fetch": _fetcher(columns.n_buffers),
         "N_SCALARS": 1 + rule.n_measure_scalars,
         "N_SUMS": n_sums,
     }
@@ -288,9 +290,16 @@ def measure_names(rule: Rule, storage: Storage | None = None) -> Mapping[str, An
     else:
         _add_templates(names, own, {"_measure": _measure})
         names["_whole"] = names["_measure"]
-    rest = {"_measure_blocks": _measure_blocks, "_apply": _apply_measure, "_fetch": _fetch}
+    rest = {"_measure_blocks": _measure_blocks, "_apply": _apply_measure}
     _add_templates(names, own, {**rest, "_added": _added, "_total": _total})
     return names
+
+
+@cache
+def _fetcher(n_buffers: int) -> Callable[..., Any]:
+    """Return what fetches so many buffers ahead: the same for all rules, which then is compiled once."""
+    fetch: Callable[..., Any] = specialised(_fetch, f"fetch_{n_buffers}", {"N_BUFFERS": n_buffers})
+    return register_jitable(fetch)
 
 
 def _add_templates(names: dict[str, Any], own: str, templates: Mapping[str, Any], **options: bool) -> None:
