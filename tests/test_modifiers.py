@@ -30,6 +30,8 @@ OTHERS = [
     in ("nag", "ftrl", "lamb", "nadam", "prodigy", "adam_mini", "adam_mini_by_row", "muon", "adafactor")
 ]
 by_id = {"ids": lambda case: case.id}
+#: Those that are compiled, of which all but two only where there is time.
+SOME = [*COMPILED[:2], *(pytest.param(case, marks=pytest.mark.slow) for case in COMPILED[2:])]
 
 
 @each_dtype
@@ -64,7 +66,7 @@ def test_corrected_weight_decay(case):
     assert_follows(case, "float64", {"corrected_weight_decay": LR_MAX})
 
 
-@pytest.mark.parametrize("case", COMPILED, **by_id)
+@pytest.mark.parametrize("case", SOME, **by_id)
 def test_all_together_in_double_and_upwards(case):
     assert_follows(case, "float64", suitable(case, ALL), maximize=True)
 
@@ -84,7 +86,7 @@ def test_any_combination(data, case, size):
 # What they must not change.
 
 
-@pytest.mark.parametrize("case", COMPILED, **by_id)
+@pytest.mark.parametrize("case", SOME, **by_id)
 def test_a_step_taken_apart_is_the_same_step(case):
     """All steps agree with gradients that never change: nothing is left out, and nothing is enlarged."""
     w, grad = np.linspace(0.5, 1.0, 9), np.linspace(1.0, 2.0, 9)

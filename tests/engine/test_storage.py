@@ -234,6 +234,7 @@ def test_what_is_not_finite(form, bad):
         assert np.isfinite(got[512:]).all()
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("value", [1.2345678, 0.0333, 2.5e-4])
 @each_low
 def test_random_rounding_is_unbiased(form, value):
@@ -600,6 +601,7 @@ def test_an_average_fades_without_bias(form):
         )
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("name", listed(["float8"], ["bfloat16", "mixed"]))
 def test_state_is_never_subnormal(name):
     n, state = 512, STATES[name]
