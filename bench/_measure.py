@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-import timeit
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,9 @@ RESULTS = BENCH / "results"
 
 # What is measured is the checkout around this file, installed or not: import this module before fastopt.
 sys.path.insert(0, str(BENCH.parent))
+
+from fastopt.benchmark import rounds as in_turns  # noqa: E402
+from fastopt.benchmark.report import duration  # noqa: E402
 
 #: Seconds between the measurements of two libraries. The threads of OpenMP (torch, C) and of BLAS spin for
 #: some milliseconds after their last work, and would take the CPU from whoever is measured next.
@@ -41,19 +42,7 @@ def interleaved(
     The steps take turns, so that what changes on the machine meanwhile meets them all. Each
     is called often enough to take about ``seconds`` a round. ``where`` stands before what is noted as noisy.
     """
-    names = list(steps)
-    seconds_of = {name: _seconds(step, seconds) for name, step in steps.items()}
-    repeats = {name: max(1, round(seconds / took)) for name, took in seconds_of.items()}
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
-        start = i % len(names)  # nobody always comes first, or always after the same neighbour
-        for name in names[start:] + names[:start]:
-            number = repeats[name]
-            time.sleep(PAUSE)
-            if number > 1 or seconds_of[name] < LONG:
-                timeit.timeit(steps[name], number=max(1, number // 10))  # warms caches, clocks, threads
-            times[name].append(timeit.timeit(steps[name], number=number) / number)
-    found = {name: np.array(values) for name, values in times.items()}
+    found = in_turns.interleaved(steps, rounds, seconds, pause=PAUSE, warm=LONG)
     for name, values in found.items():
         low, high = np.quantile(values, (0.25, 0.75))
         if high > 1.25 * low:
@@ -62,15 +51,6 @@ def interleaved(
             )
             print(f"noisy: {NOISY[-1]}")
     return found
-
-
-def _seconds(step: Callable[[], object], seconds: float) -> float:
-    """Return about how long a step takes, of as many as take a part of ``seconds``."""
-    step()  # compiles, and touches the memory
-    number = 1
-    while (took := timeit.timeit(step, number=number)) < seconds / 8:
-        number *= 4
-    return took / number
 
 
 def median(values: NDArray[np.float64]) -> float:
@@ -84,10 +64,6 @@ def ratio(times: Times, slow: str, fast: str) -> float:
 
 def fastest(times: Times, names: list[str]) -> str:
     return min(names, key=lambda name: median(times[name]))
-
-
-def slowest(times: Times, names: list[str]) -> str:
-    return max(names, key=lambda name: median(times[name]))
 
 
 def free_bytes() -> int:
@@ -136,14 +112,6 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
     rule = [f"{'-' * w}" if i == 0 else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)]
     return "\n".join([line(head), line(rule), *map(line, rows)])
-
-
-def duration(seconds: float) -> str:
-    """Return a time in three digits and a fitting unit."""
-    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
-        if seconds * factor < 999.5:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 def count(size: int) -> str:

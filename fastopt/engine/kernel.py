@@ -252,12 +252,9 @@ def update_names(rule: Rule, clears: bool = False, storage: Storage | None = Non
     own = f"{'clearing_' if clears else ''}{rule.name}_{rule.fingerprint}{_stored(storage)}"
     if storage is not None and storage.in_blocks:
         names["_encode"] = columns.encode(written)
-        parts = {"_update": _update, "_part_of": _update_part}
-        _add_templates(names, own, parts, forceinline=True)
-        _add_templates(names, own, {"_whole": _update_shared})
+        _add_loop(names, own, _update, _update_part, _update_shared)
     else:
-        _add_templates(names, own, {"_update": _update})
-        names["_whole"] = names["_update"]
+        _add_loop(names, own, _update)
     _add_templates(names, own, {"_apply": _apply_update})
     return names
 
@@ -284,12 +281,9 @@ def measure_names(rule: Rule, storage: Storage | None = None) -> Mapping[str, An
     own = f"measuring_{rule.name}_{rule.measure_fingerprint}{_stored(storage)}"
     if storage is not None and storage.in_blocks:
         names["_encode"] = columns.encode(written)
-        parts = {"_measure": _measure, "_part_of": _measure_part}
-        _add_templates(names, own, parts, forceinline=True)
-        _add_templates(names, own, {"_whole": _measure_shared})
+        _add_loop(names, own, _measure, _measure_part, _measure_shared)
     else:
-        _add_templates(names, own, {"_measure": _measure})
-        names["_whole"] = names["_measure"]
+        _add_loop(names, own, _measure)
     rest = {"_measure_blocks": _measure_blocks, "_apply": _apply_measure}
     _add_templates(names, own, {**rest, "_added": _added, "_total": _total})
     return names
@@ -300,6 +294,17 @@ def _fetcher(n_buffers: int) -> Callable[..., Any]:
     """Return what fetches so many buffers ahead: the same for all rules, which then is compiled once."""
     fetch: Callable[..., Any] = specialised(_fetch, f"fetch_{n_buffers}", {"N_BUFFERS": n_buffers})
     return register_jitable(fetch)
+
+
+def _add_loop(names: dict[str, Any], own: str, loop: Any, part: Any = None, shared: Any = None) -> None:
+    """Add the loop over elements; where some share scales, with what goes over those that do so together."""
+    name = loop.__name__
+    if part is None:
+        _add_templates(names, own, {name: loop})
+        names["_whole"] = names[name]
+    else:
+        _add_templates(names, own, {name: loop, "_part_of": part}, forceinline=True)
+        _add_templates(names, own, {"_whole": shared})
 
 
 def _add_templates(names: dict[str, Any], own: str, templates: Mapping[str, Any], **options: bool) -> None:
