@@ -1,3 +1,5 @@
+import gc
+
 import numba
 import pytest
 from hypothesis import settings
@@ -14,16 +16,41 @@ def pytest_configure(config):
                 config.addinivalue_line("filterwarnings", ignored)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Have one process do all tests of an algorithm, which compiles its kernels once, or else those of a file.
+
+    Not by marks: with pytest 9.2, xdist 3.8 distributes the tests as if there were none (its issue 1386).
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    from tests.algorithms.cases import BY_ID
+
+    class ByAlgorithm(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, name = nodeid.partition("::")
+            for given in name.partition("[")[2].rstrip("]").split("-"):
+                if given in BY_ID:
+                    return BY_ID[given].cls.__name__
+            file = path.rpartition("/")[2]
+            return nodeid if file in _IN_PROCESSES_OF_THEIR_OWN or "parity" in file else path
+
+    return ByAlgorithm(config, log)
+
+
+#: Files whose tests share no kernels, and take seconds each: they come last, and fill up what is left.
+_IN_PROCESSES_OF_THEIR_OWN = {"test_cache.py", "test_threads.py", "test_background.py"}
+
+
+def pytest_collection_finish(session):
+    """Look for garbage less often: among all that Numba keeps, that took a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Have one process do all tests of a case, which compiles its kernels once; see also ``_leave_out``."""
-    for item in items:
-        given = item.callspec.params if hasattr(item, "callspec") else {}
-        if hasattr(given.get("case"), "cls"):
-            item.add_marker(pytest.mark.xdist_group(given["case"].id))
-    _leave_out(config, items)
-
-
-def _leave_out(config, items):
     """With the JIT off, which is for coverage, leave out what is compiled, and repetitions that are slow."""
     if not numba.config.DISABLE_JIT:
         return
@@ -42,6 +69,8 @@ _OTHERWISE_COVERED = {"test_mutants.py", "test_properties.py", "test_kernels.py"
 
 def _repeats(item) -> bool:
     """Tell whether a test runs lines that others do: it is of another case of a class, or of float64."""
+    if "cuda" in item.path.parts:  # it has no other pass
+        return False
     if item.path.name in _OTHERWISE_COVERED or "parity" in item.path.name:
         return True
     given = item.callspec.params if hasattr(item, "callspec") else {}

@@ -1,6 +1,8 @@
 """References with modifiers around them, naively; and optimizers that are held to them."""
 
+import numba
 import numpy as np
+import pytest
 
 from fastopt.modifiers import DEFAULTS
 from tests.algorithms.cases import CASES, Closeness, draw, step, values
@@ -32,6 +34,14 @@ COMPILED = [
     for case in APART
     if case.id in ("sgd", "sgd_nesterov", "adam", "adamw_amsgrad", "lion", "rprop", "sophia")
 ]
+#: Where there is time. Each has kernels of its own for each set of modifiers: without them, it is fast.
+UNCOMPILED = () if numba.config.DISABLE_JIT else pytest.mark.slow
+
+
+def fast(cases, *ids):
+    """Return a mark for cases, of which only some are compiled in every run."""
+    given = [pytest.param(case, id=case.id, marks=() if case.id in ids else UNCOMPILED) for case in cases]
+    return pytest.mark.parametrize("case", given)
 
 
 class Modified(Run):

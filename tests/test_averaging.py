@@ -26,6 +26,7 @@ from tests.algorithms.cases import (
     step,
     values,
 )
+from tests.modified import UNCOMPILED
 
 AVERAGES = {
     "ema_decay": 0.9, "ema_warmup": True, "swa_start": 1, "swa_every": 2, "lookahead_steps": 3, "max_grad_value": 1.0,
@@ -86,7 +87,7 @@ def test_swa_is_the_mean_of_what_counts(start, every, dtype):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@each_dtype
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=UNCOMPILED)])
 def test_the_update_and_the_passes_average_alike(dtype, warm):
     """Bit for bit; also of what is subnormal, infinite or no number."""
     start = np.array([1.0, -0.0, 3e-38, np.inf, 5.0, 1e-3], dtype)

@@ -18,6 +18,7 @@ from tests.algorithms.cases import (
     step,
     values,
 )
+from tests.modified import fast
 
 LIMIT = 0.75
 #: Of every kind: elementwise, measured by tensor, by row and all together, and matrices.
@@ -43,7 +44,7 @@ def last_step(gradient, dtype="float64", **options):
     return (-w).tolist()
 
 
-@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.id)
+@fast(KINDS, "nag", "lamb", "prodigy", "muon", "soap", "adafactor")
 def test_the_same_as_a_gradient_that_was_clipped(case):
     """Bit for bit, but for sums: the compiler chooses their order."""
     rng = np.random.default_rng(0)

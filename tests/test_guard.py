@@ -13,7 +13,9 @@ from fastopt.engine import threads
 from fastopt.guard import WINDOW, combined
 from tests.algorithms.cases import LAYOUTS, assert_same, draw, each_dtype, leaves, values
 
-SHAPES = [(), (1,), (7, 5), (0,), (300,), (8192,), (8193,), (3, 4, 2), (20_000,)]
+SHAPES = [(), (1,), (7, 5), (0,), (300,), (8192,), (3, 4, 2), (8193,)]
+if not numba.config.DISABLE_JIT:
+    SHAPES.append((20_000,))
 
 
 def arrays(dtype="float32", shapes=SHAPES, seed=0, scale=1.0):
@@ -235,7 +237,9 @@ def test_the_bits_do_not_depend_on_threads_or_packing(monkeypatch):
 # Steps that are left out.
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "bad", [np.nan, *(pytest.param(x, marks=pytest.mark.jit) for x in (np.inf, -np.inf))]
+)
 @pytest.mark.parametrize("packed", [False, True])
 @each_dtype
 def test_a_step_with_a_bad_gradient_writes_nothing(dtype, packed, bad):

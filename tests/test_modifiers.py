@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ from tests.algorithms.cases import (
     step,
     values,
 )
-from tests.modified import ALL, APART, COMPILED, EVERYWHERE, LR_MAX, assert_follows, suitable
+from tests.modified import ALL, APART, COMPILED, EVERYWHERE, LR_MAX, assert_follows, fast, suitable
 
 #: Rules that measure, or carry numbers, or have no step apart from the parameters, or work on matrices.
 OTHERS = [
@@ -30,8 +31,14 @@ OTHERS = [
     in ("nag", "ftrl", "lamb", "nadam", "prodigy", "adam_mini", "adam_mini_by_row", "muon", "adafactor")
 ]
 by_id = {"ids": lambda case: case.id}
-#: Those that are compiled, of which all but two only where there is time.
-SOME = [*COMPILED[:2], *(pytest.param(case, marks=pytest.mark.slow) for case in COMPILED[2:])]
+#: Of every kind of weight decay one, with state of every size; without the JIT, all are.
+each_kind = fast(COMPILED, "sgd_nesterov", "adamw_amsgrad", "rprop")
+#: What random modifiers are combined with: one that can have all of them.
+COMBINED = [
+    case
+    for case in COMPILED
+    if case.id == "adamw_amsgrad" or (numba.config.DISABLE_JIT and case.id == "adam")
+]
 
 
 @each_dtype
@@ -56,7 +63,7 @@ def test_one_alone_without_the_engine(case, names, dtype):
     assert_follows(case, dtype, options, interpreted=True)
 
 
-@pytest.mark.parametrize("case", COMPILED, **by_id)
+@each_kind
 def test_all_together(case):
     assert_follows(case, "float32", suitable(case, ALL))
 
@@ -66,18 +73,23 @@ def test_corrected_weight_decay(case):
     assert_follows(case, "float64", {"corrected_weight_decay": LR_MAX})
 
 
-@pytest.mark.parametrize("case", SOME, **by_id)
+@fast(COMPILED, "adamw_amsgrad")
 def test_all_together_in_double_and_upwards(case):
     assert_follows(case, "float64", suitable(case, ALL), maximize=True)
 
 
-@pytest.mark.parametrize("case", OTHERS, **by_id)
+# The others with other options too: see test_whole_step.py.
+@fast(OTHERS, "nag", "ftrl", "prodigy", "adam_mini", "adam_mini_by_row", "adafactor")
 def test_what_every_rule_can_have(case):
     assert_follows(case, "float64", EVERYWHERE)
 
 
-@given(data=st.data(), case=st.sampled_from(COMPILED[2:4]), size=st.integers(1, 40))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), case=st.sampled_from(COMBINED), size=st.integers(1, 40))
+@settings(
+    max_examples=20 if numba.config.DISABLE_JIT else 8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 def test_any_combination(data, case, size):
     names = data.draw(st.sets(st.sampled_from(sorted(suitable(case, ALL)))))
     assert_follows(case, "float64", {name: ALL[name] for name in names}, steps=5, size=size, tol=1000)
@@ -86,7 +98,7 @@ def test_any_combination(data, case, size):
 # What they must not change.
 
 
-@pytest.mark.parametrize("case", SOME, **by_id)
+@fast(COMPILED, "sgd")
 def test_a_step_taken_apart_is_the_same_step(case):
     """All steps agree with gradients that never change: nothing is left out, and nothing is enlarged."""
     w, grad = np.linspace(0.5, 1.0, 9), np.linspace(1.0, 2.0, 9)
@@ -98,7 +110,7 @@ def test_a_step_taken_apart_is_the_same_step(case):
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("case", COMPILED, **by_id)
+@each_kind
 def test_threads_packs_and_checkpoints(case, monkeypatch):
     """The same bits on three threads, in a pack, and after going on elsewhere."""
     rng = np.random.default_rng(0)

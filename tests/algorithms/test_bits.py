@@ -1,6 +1,7 @@
 """The result is the same, bit for bit, however the work is cut and wherever the numbers lie."""
 
 import copy
+import itertools
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import fastopt
 from fastopt.engine import kernel, threads
 from tests.algorithms.cases import (
+    CASES,
     LAYOUTS,
     assert_same,
     assert_same_history,
@@ -22,7 +24,10 @@ from tests.algorithms.cases import (
     step,
     values,
 )
+from tests.compiled_here import compiled_here
 
+#: Of every kind: by element, by what is summed over a tensor, a row and all of them, and of matrices.
+EVERY_KIND = {case.over: case.id for case in reversed(CASES)}.values()
 SHAPES = [(33, 5), (129,), (3, 4, 5), (), (0, 2), (31, 1)]
 
 
@@ -40,16 +45,35 @@ def problem(dtype, steps, shapes=SHAPES):
 @each_case
 @each_dtype
 def test_layouts(case, dtype):
+    """Each of the parameters, with the same one of the gradients, and with another one from case to case."""
+    names, turn = list(LAYOUTS), 1 + CASES.index(case) % (len(LAYOUTS) - 1)
+    others = [*names[turn:], *names[:turn]]
+    assert_same_wherever_it_lies(
+        case, dtype, [*zip(names, names, strict=True), *zip(names, others, strict=True)]
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.id, marks=() if case.id in EVERY_KIND else pytest.mark.slow)
+        for case in CASES
+    ],
+)
+@each_dtype
+def test_all_pairs_of_layouts(case, dtype):
+    assert_same_wherever_it_lies(case, dtype, itertools.product(LAYOUTS, repeat=2))
+
+
+def assert_same_wherever_it_lies(case, dtype, layouts):
     params, grads = problem(dtype, 4)
     want = history(case.optimizer(copy.deepcopy(params)), grads)
-    # What is summed up is in the order of memory.
-    ways = (
-        LAYOUTS if case.elementwise else {name: LAYOUTS[name] for name in LAYOUTS.keys() - {"F", "swapped"}}
-    )
-    for of_params in ways.values():
-        for of_grads in LAYOUTS.values():
-            placed = [[of_grads(grad) for grad in given] for given in grads]
-            assert_same_history(history(case.optimizer([of_params(w) for w in params]), placed), want)
+    for of_params, of_grads in layouts:
+        if not case.elementwise and of_params in ("F", "swapped"):
+            continue  # what is summed up is in the order of memory
+        placed = [[LAYOUTS[of_grads](grad) for grad in given] for given in grads]
+        got = history(case.optimizer([LAYOUTS[of_params](w) for w in params]), placed)
+        assert_same_history(got, want)
 
 
 @each_case
@@ -157,19 +181,20 @@ def test_sizes(case, dtype):
 @pytest.mark.jit
 @each_scalar
 def test_disk_cache(case, monkeypatch):
-    """Compiled here, compiled and written to the cache, or read from it."""
+    """Compiled here, or read from the cache."""
     params, grads = problem("float32", 3)
-    compile_launch = kernel.compile_launch
-    histories = []
-    for cache, hits in (("0", 0), ("1", None), ("1", 1)):
-        monkeypatch.setenv("FASTOPT_CACHE", cache)
-        launch = compile_launch.__wrapped__(case.rule, np.dtype("float32"))
-        assert hits is None or sum(launch.stats.cache_hits.values()) == hits
+    here = compiled_here(kernel.compile_launch, case.rule, np.dtype("float32"))
+    monkeypatch.setenv("FASTOPT_CACHE", "1")
+    kernel.compile_launch.__wrapped__(case.rule, np.dtype("float32"))  # unless that has left it there already
+    stored = kernel.compile_launch.__wrapped__(case.rule, np.dtype("float32"))
+    assert not here.stats.cache_hits
+    assert sum(stored.stats.cache_hits.values()) == 1
+    compile_launch, histories = kernel.compile_launch, []
+    for launch in (here, stored):
 
         def compile_now(rule, dtype, launch=launch):
             return launch if rule is case.rule else compile_launch(rule, dtype)
 
         monkeypatch.setattr("fastopt.engine.batch.compile_launch", compile_now)
         histories.append(history(case.optimizer(copy.deepcopy(params)), grads))
-    assert_same_history(histories[1], histories[0])
-    assert_same_history(histories[2], histories[0])
+    assert_same_history(*histories)

@@ -15,6 +15,7 @@ from fastopt.algorithms import nag
 from fastopt.engine import kernel
 from fastopt.engine.plain import SQUARES
 from tests.algorithms.cases import CASES, each_dtype
+from tests.compiled_here import compiled_here, fresh
 
 pytestmark = pytest.mark.jit
 
@@ -30,25 +31,29 @@ def four(p, g, m, v, d, n, lr, keep, rest, eps):  # more state than any of the b
     return p - lr * (m + d) / (math.sqrt(v) + eps), m, v, d, g
 
 
-RULES = [
-    *dict.fromkeys(case.rule for case in CASES if case.scalar),
-    Rule(nag.move, ("velocity",), writes=()),
-    Rule(four, ("m", "v", "d", "n")),
-]
-MEASURING = [SQUARES, *dict.fromkeys(rule for rule in RULES if rule.measure is not None)]
-each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+#: With the name of a case, whose process has compiled it; see conftest.py.
+RULES = {case.rule: case.id for case in reversed(CASES) if case.scalar}
+RULES |= {Rule(nag.move, ("velocity",), writes=()): "nag", Rule(four, ("m", "v", "d", "n")): "four"}
 
 
-def fresh(rule, dtype, compiled=kernel.compile_launch):
-    """Return LLVM's code and the machine's of a launch. What comes from the disk cache has none."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTOPT_CACHE", "0")
-        launch = compiled.__wrapped__(rule, np.dtype(dtype))
+def each(rules):
+    given = [pytest.param(rule, id=f"{RULES.get(rule)}-{rule.name}") for rule in rules]
+    return pytest.mark.parametrize("rule", given)
+
+
+each_rule = each(RULES)
+each_measuring = each([SQUARES, *(rule for rule in RULES if rule.measure is not None)])
+
+
+def inspected(launch):
+    """Return LLVM's code and the machine's of a launch."""
     (signature,) = launch.signatures
     return launch.inspect_llvm(signature), launch.inspect_asm(signature)
 
 
-code = cache(fresh)
+@cache
+def code(rule, dtype, compiled=kernel.compile_launch):
+    return inspected(compiled_here(compiled, rule, np.dtype(dtype)))
 
 
 def doubles(llvm):
@@ -104,7 +109,7 @@ def test_vectors(rule, dtype):
 
 
 @each_dtype
-@pytest.mark.parametrize("rule", MEASURING, ids=lambda rule: rule.name)
+@each_measuring
 @knows_machine
 def test_sums_alone_are_reordered_and_in_vectors(rule, dtype):
     llvm, asm = code(rule, dtype, kernel.compile_measure)
@@ -133,15 +138,15 @@ def test_a_literal_is_noticed(text):
     names = {"math": math}
     exec(f"def literal(p, g, lr): return p - {text} * g", names)
     with pytest.raises(TypeError, match="rule 'literal' .* computes float32 in double"):
-        fresh(Rule(names["literal"]), "float32")
-    llvm, _ = fresh(Rule(names["literal"]), "float64")
+        fresh(kernel.compile_launch, Rule(names["literal"]), np.dtype("float32"))
+    llvm, _ = inspected(fresh(kernel.compile_launch, Rule(names["literal"]), np.dtype("float64")))
     assert doubles(llvm)
 
 
 @knows_machine
 def test_fast_math_is_noticed(monkeypatch):
     monkeypatch.setattr(kernel, "OPTIONS", {**kernel.OPTIONS, "fastmath": True})
-    llvm, asm = fresh(fastopt.Adam.plain, "float32")
+    llvm, asm = inspected(fresh(kernel.compile_launch, fastopt.Adam.plain, np.dtype("float32")))
     assert relaxed(llvm)
     assert fused(asm)
 
@@ -151,5 +156,5 @@ def test_scalar_code_is_noticed():
     def sequential(p, g, s, lr):  # a call that LLVM knows no vectors of
         return p - lr * math.erf(g), s
 
-    _, asm = fresh(Rule(sequential, ("s",)), "float32")
+    _, asm = inspected(fresh(kernel.compile_launch, Rule(sequential, ("s",)), np.dtype("float32")))
     assert vectors(asm, "mul", "float32") == []

@@ -11,7 +11,7 @@ from tests.algorithms.cases import draw, each_dtype
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_each_tensor_moves_by_its_norm_times_the_learning_rate(dtype, weight_decay):
     rng = np.random.default_rng(0)
-    params = [draw(rng, shape, dtype) for shape in [(5, 3), (7,), (20_000,), ()]]
+    params = [draw(rng, shape, dtype) for shape in [(5, 3), (7,), (8200,), ()]]
     opt = LAMB(params, lr=0.01, weight_decay=weight_decay)
     for _ in range(5):
         before = [w.astype(float) for w in params]

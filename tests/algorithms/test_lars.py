@@ -14,7 +14,7 @@ each_form = pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_without_momentum_each_tensor_moves_by_a_share_of_its_norm(dtype, nesterov, weight_decay):
     rng = np.random.default_rng(0)
-    params = [draw(rng, shape, dtype) for shape in [(5, 3), (7,), (20_000,), ()]]
+    params = [draw(rng, shape, dtype) for shape in [(5, 3), (7,), (8200,), ()]]
     opt = LARS(
         params, lr=2.0, momentum=0.0, weight_decay=weight_decay, trust_coefficient=0.01, nesterov=nesterov
     )

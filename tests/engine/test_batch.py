@@ -74,6 +74,7 @@ def addresses(opt):
     return [address(buffer) for leaf in group.leaves for buffer in (leaf.flat, *leaf.state.values())]
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("name", ["SGD", "Momentum", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdamW"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_on_a_pack_allocates_nothing(monkeypatch, name, threads):

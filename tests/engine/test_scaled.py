@@ -9,6 +9,7 @@ from fastopt.engine.plain import COPY
 from fastopt.engine.scaled import Scaled
 from fastopt.engine.tiles import Scaling, compile_scaled
 from tests.algorithms.cases import each_dtype
+from tests.compiled_here import compiled_here
 
 SCALING = Adafactor.of_matrices.scaling
 LARGEST, SHARES, EPS = 3.0, (0.75, 0.25), (0.01,)
@@ -180,9 +181,7 @@ def kept(p, g, s):
 def test_only_sums_are_reordered():
     from tests.algorithms.test_compiled import ARM, X86, fused, relaxed, vectors
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTOPT_CACHE", "0")
-        launch = compile_scaled.__wrapped__(COPY, SCALING, np.dtype("float32"), False, False)
+    launch = compiled_here(compile_scaled, COPY, SCALING, np.dtype("float32"), False, False)
     (signature,) = launch.signatures
     operations, asm = relaxed(launch.inspect_llvm(signature)), launch.inspect_asm(signature)
     assert operations

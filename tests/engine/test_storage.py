@@ -31,6 +31,7 @@ from fastopt.engine.storage import (
     split,
     stored_size,
 )
+from tests.compiled_here import compiled_here
 
 LOW = [FLOAT16, BFLOAT16, FLOAT8, FLOAT8_SQUARES]
 BLOCKS = [FLOAT8, FLOAT8_SQUARES]
@@ -623,10 +624,8 @@ def test_state_is_never_subnormal(name):
 # The compiled code.
 
 
-def fresh(storage, compiled=kernel.compile_launch, rule=ADAMW):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTOPT_CACHE", "0")
-        launch = compiled.__wrapped__(rule, np.dtype("float32"), storage)
+def inspected(storage, compiled=kernel.compile_launch, rule=ADAMW):
+    launch = compiled_here(compiled, rule, np.dtype("float32"), storage)
     (signature,) = launch.signatures
     return launch.inspect_llvm(signature)
 
@@ -646,7 +645,7 @@ LOOPS = {
 def test_all_of_its_loops_are_in_vectors(name):
     """Of 32 bits: vectors of 64 bits would hold half as many."""
     storage, loops = LOOPS[name]
-    llvm = fresh(storage)
+    llvm = inspected(storage)
     bodies = re.findall(r"\n(vector\.body[\w.]*:.*?)(?=\n\n)", llvm, re.DOTALL)
     assert bodies
     for wanted in loops:
