@@ -11,6 +11,7 @@ from fastopt import algorithms, schedules
 from fastopt._version import __version__
 from fastopt.algorithms import *  # noqa: F403
 from fastopt.engine import Rule
+from fastopt.engine.device import on_stream
 from fastopt.files import load
 from fastopt.grad_scaler import GradScaler
 from fastopt.hyperparameters import ParamGroup
@@ -27,6 +28,7 @@ __all__ = [
     "Rule",
     "__version__",
     "load",
+    "on_stream",
     "pack",
     "schedules",
     *algorithms.__all__,

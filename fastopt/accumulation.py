@@ -9,9 +9,10 @@ import numpy as np
 
 from fastopt.checkpoint import expect_keys
 from fastopt.engine import Batch
-from fastopt.engine.memory import aligned_zeros
+from fastopt.engine.device import copyto
+from fastopt.engine.memory import aligned_zeros, shares_memory
 from fastopt.engine.plain import ADD, COPY
-from fastopt.gradients import GivenGradients
+from fastopt.gradients import GivenGradients, gradients_for, stage
 from fastopt.leaf import Array, Leaf
 from fastopt.rows import Rows
 
@@ -105,7 +106,7 @@ class Accumulator:
         if leaf.grad is not None:
             return leaf.grad
         if leaf not in self._buffers:
-            self._buffers[leaf] = leaf.shaped(aligned_zeros(leaf.flat.size, leaf.dtype))
+            self._buffers[leaf] = leaf.shaped(aligned_zeros(leaf.flat.size, leaf.dtype, leaf.flat))
         return self._buffers[leaf]
 
     def _add(
@@ -115,12 +116,11 @@ class Accumulator:
             if isinstance(grad, Rows):
                 raise TypeError(f"{places()[i]} cannot be Rows: they are not added up, with accumulate > 1")
         if self._found is None or leaves != self._leaves:
-            self._found, self._leaves, self._batches = GivenGradients(leaves, self._clears), leaves, {}
+            self._found, self._leaves, self._batches = gradients_for(leaves, self._clears), leaves, {}
         found = self._found
         found.take(given, places)
         self._check_apart(leaves, given, places)
-        for staging, grad in found.copies:
-            np.copyto(staging, grad)
+        stage(found.copies)
         key = tuple((i, leaves[i] in self._begun) for i in found.present)
         if key not in self._batches:
             self._batches[key] = self._prepare(key, threads)
@@ -153,7 +153,7 @@ class Accumulator:
     def _check_apart(self, leaves: list[Leaf], given: list[Any], places: Callable[[], Sequence[str]]) -> None:
         """Raise an error if a gradient that is given is its own sum."""
         for i, (leaf, grad) in enumerate(zip(leaves, given, strict=True)):
-            if grad is not None and leaf.grad is not None and np.may_share_memory(grad, leaf.grad):
+            if grad is not None and leaf.grad is not None and shares_memory(grad, leaf.grad):
                 raise ValueError(
                     f"{places()[i]} is the pack's gradient, in which the sum is kept: add to it, and call "
                     f"step() without gradients"
@@ -162,7 +162,7 @@ class Accumulator:
     def state_dict(self, leaves: Sequence[Leaf]) -> dict[str, Any]:
         """Return the sums by the places of their leaves, and of how many steps they are."""
         sums = {
-            leaf.place: self._sum(leaf).copy()
+            leaf.place: np.array(self._sum(leaf), order="C")
             for leaf in leaves
             if self.count and (leaf in self._begun or not self._given)
         }
@@ -190,5 +190,5 @@ class Accumulator:
         self.count, self._scale, self._given = int(saved["count"]), saved["scale"], saved["given"]
         for leaf in leaves:
             if leaf.place in saved["sums"]:
-                np.copyto(self._sum(leaf), saved["sums"][leaf.place])
+                copyto(self._sum(leaf), saved["sums"][leaf.place])
                 self._begun.add(leaf)

@@ -25,6 +25,8 @@ class Algorithm:
     rows_only: ClassVar[bool] = False
     #: Whether parameters may be of half precision.
     takes_halves: ClassVar[bool] = True
+    #: Whether they may be on a CUDA device, if their rules are scalar ones.
+    takes_device: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -55,6 +55,8 @@ class Arrangement:
     ----------
     norms : GradientNorms or None
         What measures the gradients, if the options ask for it.
+    alone : bool
+        Whether the kernels of each step are the same.
     """
 
     def __init__(
@@ -104,14 +106,18 @@ class Arrangement:
                 for place, leaf, _ in each
             ]
             places = [place for place, number in enumerate(present or ()) if number in with_rows]
-            self.norms = GradientNorms(sorted(found, key=itemgetter(0)), position, manner, places)
+            self.norms = self._norms_of(sorted(found, key=itemgetter(0)), position, manner, places)
         self._global = [each for each in self.launches if isinstance(each, GlobalLaunch)]
         self._measuring = [each for each in self.launches if isinstance(each, MeasuringLaunch)]
         passes = Passes(self.launches, self._updated, manner)
         self._passes = passes if passes else None
+        self.alone = not passes
         self._carrying = any(cohort.rule.carry for cohort in self._cohorts)
         self._starting = [leaf for cohort in self._updated for leaf in cohort.leaves if leaf.step == 0]
         self.staged = [leaf for cohort in self._updated for leaf in cohort.leaves if leaf.staged]
+
+    def _norms_of(self, *members: Any) -> GradientNorms:
+        return GradientNorms(*members)
 
     def set_gradients(self, addresses: NDArray[np.int64], touched: Mapping[int, Touched]) -> None:
         """Set where the gradients are of the leaves that are present, and which rows are given."""
@@ -136,9 +142,7 @@ class Arrangement:
     def run(self) -> None:
         """Update the leaves."""
         if self._starting:
-            for leaf in self._starting:
-                leaf.begin()
-            self._starting = []
+            self.begin()
         for leaf in self.staged:
             leaf.stage()
         if self._measuring:
@@ -154,6 +158,12 @@ class Arrangement:
         if self._carrying:
             self._carry_on()
 
+    def begin(self) -> None:
+        """Before the first update, have state that starts as a copy of the parameters be one."""
+        for leaf in self._starting:
+            leaf.begin()
+        self._starting = []
+
     def _measure(self) -> None:
         for each in self._measuring:
             each.measure()
@@ -167,6 +177,9 @@ class Arrangement:
     def _carry_on(self) -> None:
         for cohort in self._updated:
             cohort.carry = cohort.carry_next
+        self._share_carry()
+
+    def _share_carry(self) -> None:
         for each in self._global:  # leaves that had no gradient learn of it too
             for cohort in self._cohorts:
                 if cohort.rule.carry == each.rule.carry:

@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from fastopt.averaged import AVERAGES, COUNT, wanted_averages
+from fastopt.engine.device import copyto
+from fastopt.engine.storage import encode
 from fastopt.engine.swap import Swap
 from fastopt.leaf import Leaf
 from fastopt.stateful import Stateful
@@ -51,11 +55,12 @@ class Averaging(Stateful):
         ({'w': array([ 2., -2.])}, {'w': array([ 0.6875, -0.6875])})
         """
         self._require_parameters("averages() cannot be called")
-        name = self._chosen_average(which)
-        trees = [
-            group.tree.build([leaf.read(name) if _has(leaf, name) else None for leaf in group.leaves])
-            for group in self._groups
-        ]
+        with self._on_stream():
+            name = self._chosen_average(which)
+            trees = [
+                group.tree.build([leaf.read(name) if _has(leaf, name) else None for leaf in group.leaves])
+                for group in self._groups
+            ]
         return trees[0] if self._sole else trees
 
     @contextmanager
@@ -96,20 +101,23 @@ class Averaging(Stateful):
         array([ 1., -1.])
         """
         self._require_parameters("averaged_parameters() cannot be called")
-        name = self._chosen_average(which)
-        leaves = [leaf for leaf in self._leaves() if _has(leaf, name)]
-        exchange = _Exchange(leaves, name, self.max_threads)
-        exchange.run()
+        with self._on_stream():
+            name = self._chosen_average(which)
+            leaves = [leaf for leaf in self._leaves() if _has(leaf, name)]
+            exchange = _Exchange(leaves, name, self.max_threads)
+            exchange.run()
         self._shows_average = True
         try:
             yield self._params()
         finally:
-            exchange.run()
+            with self._on_stream():
+                exchange.run()
             self._shows_average = False
 
     def _add(self, group: Mapping[str, Any]) -> None:
         self._require_parameters("add_param_group() cannot be called")
-        super()._add(group)
+        with self._on_stream():
+            super()._add(group)
 
     def _require_parameters(self, what: str) -> None:
         super()._require_parameters(what)
@@ -163,7 +171,12 @@ class _Exchange:
         for leaf in self._staged:
             leaf.unstage()
         for leaf, kept in zip(self._halves, self._kept, strict=True):
-            leaf.array[...] = kept if self._showing else leaf.read(self._name)
+            if self._showing:
+                copyto(leaf.array, kept)
+            elif leaf.half is not None and leaf.on_device:
+                encode(leaf.half, leaf.state[self._name], leaf.flat)
+            else:
+                leaf.array[...] = leaf.read(self._name)
         self._showing = not self._showing
 
 
@@ -171,7 +184,7 @@ def _has(leaf: Leaf, name: str) -> bool:
     """Tell whether a leaf has an average, and that has begun."""
     if leaf.frozen or name not in wanted_averages(leaf.group):
         return False
-    return name != "swa" or bool(leaf.extra[COUNT].any())
+    return name != "swa" or bool(np.asarray(leaf.extra[COUNT]).any())
 
 
 def _listed(names: Sequence[str]) -> str:

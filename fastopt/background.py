@@ -75,11 +75,14 @@ class Turn:
     def __init__(self) -> None:
         self._pending: PendingStep | None = None
 
-    def begin(self, function: Callable[[], None]) -> PendingStep:
-        """Have a step taken, after the one that is under way."""
+    def begin(self, function: Callable[[], None], here: bool = False) -> PendingStep:
+        """Have a step taken, after the one that is under way; on this thread if it is to be done ``here``."""
         self.wait()
         self._pending = pending = PendingStep(function)
-        _worker.submit(pending)
+        if here:
+            pending.run()
+        else:
+            _worker.submit(pending)
         return pending
 
     def wait(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.engine.device import DeviceArray
 from fastopt.engine.storage import FORMATS, stored_size
 from fastopt.formats import plain_bits
 from fastopt.group import Group
@@ -288,7 +289,7 @@ def _expect_stored(
 
 
 def _expect_array(got: Any, layout: tuple[tuple[int, ...], np.dtype[Any]] | None, what: str) -> None:
-    if layout is None or not isinstance(got, np.ndarray | np.generic):
+    if layout is None or not isinstance(got, np.ndarray | np.generic | DeviceArray):
         if layout is not None or got is not None:
             wanted = "None" if layout is None else "an array"
             raise ValueError(f"state_dict does not fit: {what} must be {wanted}, got {describe(got)}")

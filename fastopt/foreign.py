@@ -1,21 +1,63 @@
-"""Arrays of other libraries, seen as NumPy's: the same memory, no copy."""
+"""Arrays of other libraries, seen as NumPy's, or as those of a CUDA device: the same memory, no copy."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+
+from fastopt.engine.device import DeviceArray, check_current, of
 
 #: The devices of DLPack whose memory the CPU can reach, as :func:`numpy.from_dlpack` has them: the CPU,
 #: pinned memory of CUDA and ROCm, and memory that CUDA manages.
 REACHABLE = frozenset({1, 3, 11, 13})
 
+#: A CUDA device.
+CUDA = 2
+
 #: Names of others, for errors.
-DEVICES = {2: "a CUDA device", 4: "an OpenCL device", 7: "a Vulkan device", 8: "a Metal device"}
+DEVICES = {CUDA: "a CUDA device", 4: "an OpenCL device", 7: "a Vulkan device", 8: "a Metal device"}
 DEVICES |= {10: "a ROCm device", 14: "a oneAPI device"}
 
 #: Whether NumPy makes all views of DLPack read-only: before 2.1 it was not told which arrays are.
 ALL_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
+
+
+def as_array(value: Any, place: str) -> Any:
+    """Return an array of another library as NumPy's, or as a DeviceArray if it lies on a CUDA device.
+
+    Those are known by ``__cuda_array_interface__``. All else is as with :func:`as_numpy`.
+
+    Raises
+    ------
+    TypeError
+        If the array lies where neither the CPU nor CUDA can reach it, or it cannot be shown.
+    ValueError
+        If it lies on a CUDA device and is not contiguous, or on one that is not the current one.
+    """
+    if value is None or isinstance(value, np.ndarray | np.generic | DeviceArray):
+        return value
+    where = _cuda_device(value)
+    if where is None:
+        return as_numpy(value, place)
+    array = of(value, place)
+    check_current(where, place)
+    return array
+
+
+def _cuda_device(value: Any) -> int | None:
+    """Return the number of the CUDA device on which an array is, -1 if it does not say; None if on none."""
+    with suppress(BufferError, RuntimeError, ValueError):
+        if _is_exchanged(value):
+            kind, number = map(int, value.__dlpack_device__())
+            return number if kind == CUDA else None
+        return -1 if hasattr(value, "__cuda_array_interface__") else None
+    return None
+
+
+def _is_exchanged(value: Any) -> bool:
+    return hasattr(type(value), "__dlpack__") and hasattr(type(value), "__dlpack_device__")
 
 
 def as_numpy(value: Any, place: str) -> Any:
@@ -52,7 +94,7 @@ def as_numpy(value: Any, place: str) -> Any:
     if value is None or isinstance(value, np.ndarray | np.generic):
         return value
     kind = type(value)
-    exchanged = hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__")
+    exchanged = _is_exchanged(value)
     try:
         if exchanged:
             device = int(value.__dlpack_device__()[0])
@@ -60,7 +102,7 @@ def as_numpy(value: Any, place: str) -> Any:
                 where = DEVICES.get(device, f"a device of DLPack's kind {device}")
                 raise TypeError(_elsewhere(value, place, where))
         elif hasattr(value, "__cuda_array_interface__"):
-            raise TypeError(_elsewhere(value, place, DEVICES[2]))
+            raise TypeError(_elsewhere(value, place, DEVICES[CUDA]))
         if hasattr(value, "__array_interface__"):
             return np.asarray(value)
         return _exchanged(value) if exchanged else value

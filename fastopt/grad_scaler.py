@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastopt.hyperparameters import check_value
@@ -63,11 +63,46 @@ class GradScaler:
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
     ) -> None:
-        self.scale: float = _checked("init_scale", init_scale)
+        self._scale: float = _checked("init_scale", init_scale)
         self.growth_factor: float = _checked("growth_factor", growth_factor)
         self.backoff_factor: float = _checked("backoff_factor", backoff_factor)
         self.growth_interval = int(_checked("growth_interval", growth_interval))
         self._good_steps = 0
+        self._pull: Callable[[], None] | None = None
+        self._push: Callable[[], None] | None = None
+        self._on_device: Any = None
+
+    @property
+    def scale(self) -> float:
+        """What the loss is to be multiplied by.
+
+        Where the arrays are on a CUDA device, so is the scale: to read it here waits for the device, and
+        :attr:`scale_array` does not.
+        """
+        if self._pull is not None:
+            self._pull()
+        return self._scale
+
+    @property
+    def scale_array(self) -> Any:
+        """The scale as a float32 array without axes on the CUDA device, which changes with each step.
+
+        None unless it is given to an optimizer of arrays on a device. Other libraries take it without a copy,
+        by ``__cuda_array_interface__``.
+        """
+        return self._on_device
+
+    def attach(self, pull: Callable[[], None], push: Callable[[], None], array: Any) -> None:
+        """Have the scale be on a device: :meth:`learn` is told of it by ``pull``, and ``push`` sets it."""
+        self._pull, self._push, self._on_device = pull, push, array
+
+    def learn(self, scale: float, good_steps: int) -> None:
+        """Take over what a device knows."""
+        self._scale, self._good_steps = scale, good_steps
+
+    def known(self) -> tuple[float, int]:
+        """Return the scale and the number of finite steps, as the host knows them."""
+        return self._scale, self._good_steps
 
     def update(self, finite: bool) -> None:
         """Adapt the scale to a step. The optimizer does it.
@@ -78,13 +113,13 @@ class GradScaler:
             Whether all gradients of the step were finite.
         """
         if not finite:
-            self.scale = max(self.scale * self.backoff_factor, LEAST)
+            self._scale = max(self._scale * self.backoff_factor, LEAST)
             self._good_steps = 0
             return
         self._good_steps += 1
         if self._good_steps == self.growth_interval:
-            grown = self.scale * self.growth_factor
-            self.scale = grown if grown <= GREATEST else self.scale
+            grown = self._scale * self.growth_factor
+            self._scale = grown if grown <= GREATEST else self._scale
             self._good_steps = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,7 +128,15 @@ class GradScaler:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        self.scale, self._good_steps = float(state_dict["scale"]), int(state_dict["good_steps"])
+        self._scale, self._good_steps = float(state_dict["scale"]), int(state_dict["good_steps"])
+        if self._push is not None:
+            self._push()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: its scale is not that of an optimizer on a device."""
+        if self._pull is not None:
+            self._pull()
+        return {**vars(self), "_pull": None, "_push": None, "_on_device": None}
 
     def __repr__(self) -> str:
         return (

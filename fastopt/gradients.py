@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine import Rule
-from fastopt.engine.memory import address, byte_bounds, contiguous_address
+from fastopt.engine.device import ARRAYS, HERE, DeviceArray, copyto
+from fastopt.engine.memory import address, byte_bounds, contiguous_address, shares_memory
 from fastopt.engine.rows import Touched
-from fastopt.engine.storage import Format
-from fastopt.foreign import as_numpy
+from fastopt.engine.storage import Format, decode
+from fastopt.foreign import as_array
 from fastopt.formats import format_of, plain_bits
 from fastopt.leaf import Array, Leaf
 from fastopt.rows import Rows
@@ -96,9 +97,9 @@ class GivenGradients:
         if len(given) == len(self._remembered) and all(map(operator.is_, given, self._remembered)):
             return False
         touched: dict[int, Touched] = {}
-        if self._plain(given):
+        addresses = self._plain(given)
+        if addresses is not None:
             present = list(range(len(given)))
-            addresses = [*map(_address if self.halves else contiguous_address, given)]
             copies: list[tuple[Array, Array]] = []
         else:
             halves: dict[int, Format] = {}
@@ -111,7 +112,7 @@ class GivenGradients:
             sizes[position] = rows.alive[0].nbytes
         for clash in self._clashes(present, found, sizes):
             grad = given[clash].values if isinstance(given[clash], Rows) else given[clash]
-            if any(np.shares_memory(grad, leaf.array) for leaf in self._leaves):
+            if any(shares_memory(grad, leaf.array) for leaf in self._leaves):
                 raise ValueError(f"{places()[clash]} shares memory with a parameter; it must be apart")
         # Rows are read anew at each step: which they are may have changed.
         self._remembered = given if not touched and self._sizes.sum() <= REMEMBERED_BYTES else []
@@ -119,18 +120,20 @@ class GivenGradients:
         self.sparse = [present[position] for position in touched]
         return True
 
-    def _plain(self, given: list[Any]) -> bool:
-        """Tell whether all gradients are there and can be read as they are.
+    def _plain(self, given: list[Any]) -> list[int] | None:
+        """Return the addresses of the gradients if all are there and can be read as they are.
 
         A few comprehensions: with a thousand small arrays, looking at each costs more than the update.
         """
-        return (
+        if (
             self._all_plain
             and set(map(type, given)) == {np.ndarray}
             and [grad.dtype for grad in given] == self._dtypes
             and [grad.shape for grad in given] == self._shapes
             and all([grad.flags.carray for grad in given])  # noqa: C419
-        )
+        ):
+            return [*map(_address if self.halves else contiguous_address, given)]
+        return None
 
     def _one_by_one(
         self,
@@ -147,16 +150,22 @@ class GivenGradients:
             if grad is None:
                 continue
             if not isinstance(grad, np.ndarray):
-                given[i] = grad = as_numpy(grad, place)  # a view must live as long as its address is used
+                given[i] = grad = as_array(grad, place)  # a view must live as long as its address is used
             if self._writeable:
                 _check_writeable(grad.values if isinstance(grad, Rows) else grad, place)
             if allow_rows and isinstance(grad, Rows):
+                if leaf.on_device:
+                    raise TypeError(f"{place} cannot be Rows: {leaf.place} is {HERE}")
                 rows = grad.touch(leaf, place)
                 touched[len(present)] = rows
                 present.append(i)
                 addresses.append(address(rows.alive[0]))
                 continue
             array = leaf.check_grad(grad, place, halves=True)
+            if leaf.on_device and not leaf.readable(array):
+                raise ValueError(
+                    f"{place} must be in {leaf.order} order, like its parameter, because it is {HERE}"
+                )
             half = array.dtype != leaf.dtype
             direct = not half or (self._reads_halves and isinstance(leaf.rule, Rule))
             # A NumPy scalar has no lasting address.
@@ -179,6 +188,79 @@ class GivenGradients:
         before = np.searchsorted(self._starts, addresses + sizes) - 1  # the last that starts before the end
         inside = (before >= 0) & (self._ends[before] > addresses) & (sizes > 0)
         return [present[i] for i in np.flatnonzero(inside)]
+
+
+class DeviceGradients(GivenGradients):
+    """The gradients of arrays on a CUDA device; see :class:`GivenGradients`.
+
+    Arrays of other libraries are known again by what they are, not by views that are made of them.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf], writeable: bool = False, reads_halves: bool = False) -> None:
+        super().__init__(leaves, writeable, reads_halves)
+        self._originals: list[Any] = []
+        self._pointers: list[int] = []
+
+    def take(self, given: list[Any], places: Callable[[], Sequence[str]], allow_rows: bool = False) -> bool:
+        """See :meth:`GivenGradients.take`."""
+        pointers = _pointers(given)
+        if (
+            len(given) == len(self._originals)
+            and all(map(operator.is_, given, self._originals))
+            and pointers == self._pointers
+        ):
+            given[:] = self._remembered
+            return False
+        originals = list(given)
+        self._originals = []
+        super().take(given, places, allow_rows)
+        if self._remembered:
+            self._originals, self._pointers = originals, pointers
+        return True
+
+    def _plain(self, given: list[Any]) -> list[int] | None:
+        if not self._all_plain or self.halves:
+            return None
+        views = []
+        for grad, shape, dtype in zip(given, self._shapes, self._dtypes, strict=True):
+            if type(grad) is not DeviceArray:
+                try:
+                    known = grad.__cuda_array_interface__
+                except (AttributeError, RuntimeError):  # what raises an error is looked at one by one
+                    return None
+                if known["shape"] != shape or known["typestr"] != dtype.str or known.get("strides"):
+                    return None
+                grad = DeviceArray(grad, known["data"][0], shape, dtype, "C", not known["data"][1])
+            elif grad.shape != shape or grad.dtype != dtype or grad.order != "C":
+                return None
+            if not grad.flags.aligned or (self._writeable and not grad.flags.writeable):
+                return None
+            views.append(grad)
+        given[:] = views
+        return [view.address for view in views]
+
+
+def _pointers(given: list[Any]) -> list[int]:
+    """Return where those tensors of torch are that are given: one may be given other memory."""
+    return [grad.data_ptr() for grad in given if hasattr(grad, "data_ptr")]
+
+
+def gradients_for(
+    leaves: Sequence[Leaf], writeable: bool = False, reads_halves: bool = False
+) -> GivenGradients:
+    """Return what finds the gradients of leaves, which are on the host, or on a CUDA device."""
+    kind = DeviceGradients if leaves and leaves[0].on_device else GivenGradients
+    return kind(leaves, writeable, reads_halves)
+
+
+def stage(copies: Iterable[tuple[Array, Array]]) -> None:
+    """Copy the gradients that cannot be read as they are."""
+    for staging, grad in copies:
+        if isinstance(grad, DeviceArray):  # half precision
+            flat = plain_bits(grad).reshape(-1, "A")
+            copyto(staging.reshape(-1, order="A"), decode(format_of(grad.dtype), flat, grad.size))
+        else:
+            np.copyto(staging, grad)
 
 
 def clear(grads: Iterable[Any]) -> None:
@@ -214,5 +296,5 @@ def _address(array: Array) -> int:
 
 
 def _check_writeable(grad: Any, place: str) -> None:
-    if isinstance(grad, np.generic) or (isinstance(grad, np.ndarray) and not grad.flags.writeable):
+    if isinstance(grad, np.generic) or (isinstance(grad, ARRAYS) and not grad.flags.writeable):
         raise ValueError(f"{place} must be a writeable array: zero_grads=True sets it to zero")

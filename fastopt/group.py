@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastopt.engine import MatrixRule, Rule
+from fastopt.engine.device import wait
 from fastopt.engine.storage import Format, allocate, native
-from fastopt.foreign import as_numpy
+from fastopt.foreign import as_array
 from fastopt.formats import REST, Form
 from fastopt.hyperparameters import ParamGroup
 from fastopt.leaf import Array, Leaf, check_updatable
@@ -30,7 +31,9 @@ class Group:
     ----------
     tree : Tree
         The structure of its parameters.
-    arrays : list of ndarray
+    given : list
+        Its parameters, as the user gave them.
+    arrays : list of ndarray, or of DeviceArray
         Its parameters; views of those that are arrays of other libraries.
     own : sequence of mapping
         What overrides set for each of them.
@@ -40,7 +43,9 @@ class Group:
     Raises
     ------
     TypeError
-        If one of its parameters is no array of a dtype that is known, or not in the CPU's memory.
+        If one of its parameters is no array of a dtype that is known, or neither the CPU nor CUDA reach it.
+    ValueError
+        If one of them is on a CUDA device and not contiguous.
     """
 
     def __init__(self, mapping: ParamGroup, name: str) -> None:
@@ -48,9 +53,9 @@ class Group:
         params = mapping["params"]
         packed = isinstance(params, Pack)
         self.tree = Tree(params.params if packed else params)
-        self._given = self.tree.leaves(params.params if packed else params, name)
+        self.given = self.tree.leaves(params.params if packed else params, name)
         places = [name + way for way in self.tree.names]
-        self.arrays: list[Array] = list(map(as_numpy, self._given, places))
+        self.arrays: list[Array] = list(map(as_array, self.given, places))
         self._grads = self.tree.leaves(params.grads, name) if packed else [None] * len(self.arrays)
         for array, place in zip(self.arrays, places, strict=True):
             check_array(array, place, "halves")
@@ -78,7 +83,7 @@ class Group:
             )
         ]
         self.trained = [leaf for leaf in self.leaves if not leaf.frozen]
-        for leaf, given in zip(self.leaves, self._given, strict=True):
+        for leaf, given in zip(self.leaves, self.given, strict=True):
             if not leaf.frozen:
                 check_updatable(leaf.array, leaf.place, given)
 
@@ -110,16 +115,19 @@ class Group:
         for (name, form), leaves in new.items():
             if form.block > 1:  # each leaf's blocks are its own
                 for leaf, value in leaves:
-                    leaf.take(name, allocate(form, leaf.flat.size), value)
+                    leaf.take(name, allocate(form, leaf.flat.size, like=leaf.flat), value)
                 continue
             # One buffer for all: what lies together in each buffer is updated as one segment.
-            buffer = allocate(form, sum(leaf.flat.size for leaf, _ in leaves))
+            size = sum(leaf.flat.size for leaf, _ in leaves)
+            buffer = allocate(form, size, like=leaves[0][0].flat)
             end = 0
             for leaf, value in leaves:
                 start, end = end, end + leaf.flat.size
                 leaf.take(name, buffer[start:end], value)
         for leaf in self.trained:
             leaf.state = {name: leaf.state[name] for name in leaf.buffer_names}
+        if new and self.trained[0].on_device:
+            wait()  # steps may be taken on other streams
 
     @property
     def state_names(self) -> list[str]:

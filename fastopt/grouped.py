@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastopt.algorithm import Algorithm
 from fastopt.arrangement import Arrangement
 from fastopt.background import Turn
 from fastopt.engine import MatrixRule, Rule, available_threads
+from fastopt.engine.device import HERE, is_foreign, on_stream, require, stream_of
 from fastopt.formats import PLAIN, REST, RESTS, Form, check_formats, check_half, is_half, state_formats
 from fastopt.gradients import GivenGradients
 from fastopt.group import Group
@@ -16,8 +19,8 @@ from fastopt.hyperparameters import ParamGroup
 from fastopt.leaf import Leaf, numbered
 from fastopt.options import StepOptions
 from fastopt.overrides import OPTIONS, Overrides, resolve
-from fastopt.packing import check_no_overlap
-from fastopt.tree import describe, plural
+from fastopt.packing import check_no_overlap, check_one_place
+from fastopt.tree import describe, leaves_in, plural
 
 
 class Grouped(Algorithm):
@@ -27,8 +30,11 @@ class Grouped(Algorithm):
         self._chosen_defaults, self._options, self._sole = defaults, options, sole
         self._groups: list[Group] = []
         self._any_frozen = False
+        self._on_device = False
         self._overrides = Overrides(vars(options), "", type(self).__name__, self._known_defaults())
-        self._count = 0
+        # How many steps schedules are told of, and how many of those were left out after all: where only a
+        # device knows which, the host counts on.
+        self._count = self._skipped = 0
         self._arrangement: Arrangement | None = None
         self._given: GivenGradients | None = None
         self._turn = Turn()
@@ -91,12 +97,19 @@ class Grouped(Algorithm):
         added.make_leaves(own)
         self._check_halves(added)
         leaves = [leaf for group in (*self._groups, added) for leaf in group.leaves]
+        check_one_place([leaf.array for leaf in leaves], [leaf.place for leaf in leaves])
+        on_device = any(leaf.on_device for leaf in leaves)
+        if on_device and (self.rows_only or not self.takes_device):
+            raise TypeError(f"{type(self).__name__} cannot update {leaves[0].place}, which is {HERE}")
+        if on_device:
+            require()
         check_no_overlap([leaf.array for leaf in leaves], [leaf.place for leaf in leaves])
         end = 0
         for leaf in leaves:
             leaf.origin, end = end, end + leaf.flat.size
         self._take_note(added)
         self._groups.append(added)
+        self._on_device = on_device
         self._any_frozen |= len(added.trained) < len(added.leaves)
 
     def _check_halves(self, added: Group) -> None:
@@ -162,6 +175,22 @@ class Grouped(Algorithm):
         given = [group.mapping["params"] for group in self._groups]
         return given[0] if self._sole else given
 
+    def _stream(self, grads: Any = None) -> int:
+        """Return the stream on which the user works with gradients, or else with the parameters."""
+        params = itertools.chain.from_iterable(group.given for group in self._groups)
+        # One of each tells: to ask a thousand arrays would take longer than the step.
+        asked = [next(filter(is_foreign, arrays), None) for arrays in (leaves_in(grads), params)]
+        return stream_of(asked)
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Do what is done on a device on the stream on which the user works with the parameters."""
+        if self._on_device:
+            with on_stream(self._stream()):
+                yield
+        else:
+            yield
+
     def _rearrange(self) -> None:
         """Have the next step arrange the leaves anew."""
         self._settle()
@@ -170,7 +199,8 @@ class Grouped(Algorithm):
     def _settle(self) -> None:
         self._turn.wait()
         if self._arrangement is not None:
-            self._arrangement.settle()
+            with self._on_stream():
+                self._arrangement.settle()
 
     def _take_notes(self) -> None:
         """Act on changed hyperparameters of any group."""
@@ -199,13 +229,14 @@ class Grouped(Algorithm):
 
     def _form_of(self, leaf: Leaf, rule: Rule | MatrixRule, fill: Mapping[str, float | str]) -> Form:
         """Return how all of a leaf is to be stored, or raise an error that names it."""
-        rest = None
+        rest, name = None, type(self).__name__
+        if leaf.on_device and isinstance(rule, MatrixRule):
+            raise TypeError(f"{name} updates {leaf.place} as a whole, in NumPy: it cannot be {HERE}")
         if leaf.half is not None or (leaf.grad is not None and is_half(leaf.grad.dtype)):
-            check_half(rule, leaf.group, leaf.array, leaf.place, type(self).__name__)
+            check_half(rule, leaf.group, leaf.array, leaf.place, name)
             rest = RESTS[leaf.group["master_weights"]] if leaf.half is not None else None
         if leaf.group["state_dtype"] is None:
             return PLAIN if rest is None else ({}, rest)
-        name = type(self).__name__
         check_formats(rule, fill, leaf.group, leaf.dtype, leaf.place, name, self.rows_only)
         return state_formats(rule, fill, leaf.group, leaf.array.size), rest
 
@@ -226,7 +257,7 @@ class Grouped(Algorithm):
             special = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
             lines[-1] += f" ({special})" if special else ""
         inside = lines[0] if len(lines) == 1 else "".join(f"\n    {line}" for line in lines) + "\n"
-        return f"<{type(self).__name__}({inside}), {plural(self._count, 'step')} taken>"
+        return f"<{type(self).__name__}({inside}), {plural(self._count - self._skipped, 'step')} taken>"
 
 
 def is_group(item: Any) -> bool:

@@ -37,13 +37,15 @@ class Guard:
         How many steps were left out because a gradient was not finite, or the norm was too large.
     in_a_row : int
         How many of the latest steps were left out.
+    norms : deque of float
+        The latest norms, from which outliers are told.
     """
 
     def __init__(self, options: StepOptions) -> None:
         self._options = options
         self.grad_norm: float | None = None
         self.nonfinite = self.outliers = self.in_a_row = 0
-        self._norms: deque[float] = deque(maxlen=WINDOW)
+        self.norms: deque[float] = deque(maxlen=WINDOW)
 
     def factor(self, norms: NDArray[np.float64], norm: float, count: int) -> float | NDArray[np.float64]:
         """Return what the gradients are to be multiplied by: all of them, or those of each tensor.
@@ -62,16 +64,21 @@ class Guard:
         TypeError, ValueError
             If a schedule returns a value that is out of range.
         """
-        greatest: Any = self._options.max_grad_norm
-        if callable(greatest):
-            greatest = check_value("max_grad_norm", greatest(count), 1.0, schedule=False)
-        if greatest is None or greatest == math.inf:
+        greatest = self.limit(count)
+        if greatest is None:
             return 1.0
         if self._options.grad_norm_over == "tensor":
             factors: NDArray[np.float64] = np.minimum(1.0, greatest / (norms + EPS))
             return factors
-        factor = float(greatest) / (norm + EPS)
+        factor = greatest / (norm + EPS)
         return 1.0 if factor >= 1.0 else factor  # of a NaN, NaN: as in torch
+
+    def limit(self, count: int) -> float | None:
+        """Return the greatest norm of a step; None if it may be any."""
+        greatest: Any = self._options.max_grad_norm
+        if callable(greatest):
+            greatest = check_value("max_grad_norm", greatest(count), 1.0, schedule=False)
+        return None if greatest is None or greatest == math.inf else float(greatest)
 
     def refuses(self, norm: float) -> bool:
         """Take note of the norm of all gradients of a step; return whether the step is to be left out."""
@@ -83,16 +90,16 @@ class Guard:
         far = False
         if finite and options.skip_outliers is not None:
             far = self._is_outlier(norm, options.skip_outliers)
-            self._norms.append(norm)
+            self.norms.append(norm)
         self.nonfinite += bad
         self.outliers += far
         self.in_a_row = self.in_a_row + 1 if bad or far else 0
         return bad or far
 
     def _is_outlier(self, norm: float, z: float) -> bool:
-        if len(self._norms) < WINDOW // 2:
+        if len(self.norms) < WINDOW // 2:
             return False
-        before = np.array(self._norms)
+        before = np.array(self.norms)
         mean = float(before.mean())
         # Where all norms are equal, what is left of the deviation is rounding.
         return norm > mean + max(z * float(before.std(ddof=1)), 1e-6 * mean)
@@ -112,7 +119,7 @@ class Guard:
             "nonfinite": self.nonfinite,
             "outliers": self.outliers,
             "in_a_row": self.in_a_row,
-            "norms": np.array(self._norms),
+            "norms": np.array(self.norms),
             **{name: None if own is None else own.state_dict() for name, own in self._holders().items()},
         }
 
@@ -135,7 +142,7 @@ class Guard:
         self.nonfinite, self.outliers, self.in_a_row = (
             int(saved[name]) for name in ("nonfinite", "outliers", "in_a_row")
         )
-        self._norms = deque(np.asarray(saved["norms"], np.float64).tolist(), WINDOW)
+        self.norms = deque(np.asarray(saved["norms"], np.float64).tolist(), WINDOW)
         for name, own in self._holders().items():
             if own is not None and saved[name] is not None:
                 own.load_state_dict(saved[name])

@@ -18,11 +18,13 @@ import numpy as np
 
 from fastopt import engine, machine
 from fastopt._version import __version__
+from fastopt.engine import cuda as gpu
 from fastopt.engine.threads import cutoff_bytes
 
 #: What each extra of the package installs for its users.
 EXTRAS = {
     "bfloat16": ("ml_dtypes",),
+    "cuda": ("numba-cuda",),
     "demo": ("matplotlib", "scikit-learn", "tqdm"),
     "safetensors": ("safetensors",),
     "sklearn": ("scikit-learn",),
@@ -31,7 +33,7 @@ EXTRAS = {
 }
 
 #: Settings that change what is compiled, where it is kept, or who has how many threads.
-PREFIXES = ("FASTOPT_", "NUMBA_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "VECLIB_")
+PREFIXES = ("FASTOPT_", "NUMBA_", "CUDA_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "VECLIB_")
 
 _WIDTH = 12
 
@@ -109,6 +111,7 @@ def everything() -> dict[str, Any]:
             extra: {package: _version(package) for package in packages} for extra, packages in EXTRAS.items()
         },
         "gpus": machine.gpus(),
+        "cuda": cuda(),
         "environment": {
             name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)
         },
@@ -149,6 +152,22 @@ def cache() -> dict[str, Any]:
     }
 
 
+def cuda() -> dict[str, Any]:
+    """Return what compiles for CUDA devices, and which of these it finds, or why it finds none."""
+    found: dict[str, Any] = {"package": None, "version": None, "devices": [], "error": None}
+    try:
+        found["package"] = gpu.distribution()
+        if found["package"] is not None:
+            found["version"] = _version(found["package"])
+            found["devices"] = [
+                {"name": name, "compute_capability": ".".join(map(str, capability))}
+                for name, capability in gpu.devices()
+            ]
+    except Exception as error:  # drivers and packages that do not fit each other raise what they like
+        found["error"] = str(error) or type(error).__name__
+    return found
+
+
 def text(about: dict[str, Any]) -> str:
     """Return what :func:`everything` found, as the command shows it."""
     of, kept, limits = about["machine"], about["cache"], about["threads"]
@@ -171,8 +190,7 @@ def text(about: dict[str, Any]) -> str:
         missing = None in packages.values()
         hint = f': pip install "fastopt[{extra}]"' if missing else ""
         lines.append(("extras" if number == 0 else "", f"[{extra}] {have}{hint}"))
-    gpus = "; ".join(about["gpus"])
-    lines.append(("GPU", f"{gpus}: not used, fastopt runs on the CPU" if gpus else "none found"))
+    lines += [("GPU", "; ".join(about["gpus"]) or "none found"), ("CUDA", _cuda_text(about["cuda"]))]
     settings = [f"{name}={value}" for name, value in about["environment"].items()]
     lines += [("environment" if i == 0 else "", each) for i, each in enumerate(settings or ["nothing set"])]
     return "\n".join(f"{name:{_WIDTH}}  {value}" for name, value in lines)
@@ -251,6 +269,16 @@ def _cache_text(found: dict[str, Any]) -> str:
         return "none (FASTOPT_CACHE=0)"
     state = "writable" if found["writable"] else "not writable: each process compiles for itself"
     return f"{found['folder']} ({state}; {found['files']} files, {found['mib']} MiB)"
+
+
+def _cuda_text(found: dict[str, Any]) -> str:
+    each = "{name} (compute capability {compute_capability})"
+    devices = [each.format(**device) for device in found["devices"]]
+    package = (
+        f"{found['package']} {found['version']}" if found["package"] else "no package that compiles for it"
+    )
+    reason = f"no device can be used: {found['error']}" if found["error"] else "no device"
+    return f"{package}; {'; '.join(devices) or reason}"
 
 
 def _memory_text(total: float | None, free: float | None) -> str:

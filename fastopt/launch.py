@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,16 @@ class Launch:
             own[...] = scalars[self._own]
             own[:, 0] = np.array(self._multipliers)[self._own] * self._factors[self._members]
 
+    def step_of(self, cohort: Cohort) -> float:
+        """Return the number of the update that a cohort is about to have."""
+        return cohort.step + 1
+
+    def send(self) -> None:
+        """Let the device know what has changed, where there is one."""
+
+    def settle(self) -> None:
+        """Have the cohorts know what they carry."""
+
     def measure(self) -> None:
         """Do what must be known before the update."""
 
@@ -274,10 +285,10 @@ class TensorLaunch(MeasuringLaunch):
 
     def set_inputs(self, row: int, cohort: Cohort, multiplier: float, values: tuple[Any, ...]) -> None:
         numbers = [n for value in values for n in (value if isinstance(value, tuple) else (value,))]
-        self._finish.set_inputs(row, (multiplier, cohort.step + 1, *numbers))
+        self._finish.set_inputs(row, (multiplier, self.step_of(cohort), *numbers))
 
     def run(self) -> None:
-        self._finish.run(self.batch.scalars)
+        self._finish.run(self.batch)
         super().run()
 
 
@@ -353,6 +364,9 @@ def launch(
     """Return the launch of a rule's leaves, which are given whole gradients, or rows."""
     if isinstance(rule, MatrixRule):
         return MatrixLaunch(rule, members, manner)
+    if members[0][1].on_device:
+        made: Launch = import_module("fastopt.device_launch").device_launch(rule, members, manner, storage)
+        return made
     if rule.measure is None:
         kind = RowsLaunch if rows else Launch
     else:

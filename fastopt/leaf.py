@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine import MatrixRule, Rule
+from fastopt.engine import MatrixRule, Rule, device
+from fastopt.engine.device import ARRAYS, ELSEWHERE, HERE, DeviceArray, copyto
 from fastopt.engine.memory import aligned_zeros, self_overlapping
 from fastopt.engine.storage import FORMATS, Format, Storage, decode, encode, native
-from fastopt.foreign import as_numpy
+from fastopt.foreign import as_array
 from fastopt.formats import REST, Form, format_of, is_half, plain_bits
 from fastopt.hyperparameters import Settings
 
@@ -23,13 +24,16 @@ class Leaf:
 
     The engine works on flat, contiguous memory. An array in C or Fortran order is that already. Any
     other is copied to a staging buffer before each step and back after it: correct, for two more passes.
+    One on a CUDA device is contiguous, and its state is there too.
 
     Attributes
     ----------
     place : str
         Where it is, such as ``"params['layer1']['w']"``.
-    array : ndarray
+    array : ndarray or DeviceArray
         The user's array.
+    on_device : bool
+        Whether it is on a CUDA device.
     grad : ndarray or None
         Where its gradients are, in a pack.
     dtype : dtype
@@ -68,7 +72,8 @@ class Leaf:
         self.half = format_of(array.dtype) if is_half(array.dtype) else None
         self.dtype = array.dtype if self.half is None else np.dtype(np.float32)
         self.rest: str | None = None
-        plain = plain_bits(np.asarray(array))  # a memory map, a matrix
+        self.on_device = isinstance(array, DeviceArray)
+        plain = plain_bits(array if self.on_device else np.asarray(array))  # a memory map, a matrix
         self.staged = not (plain.flags.forc and plain.flags.aligned)
         self.order = "F" if not self.staged and not plain.flags.c_contiguous else "C"
         self.flat: Array
@@ -104,11 +109,15 @@ class Leaf:
             del self.state[name]
         self.rule, self.formats = rule, formats
         kept, self.extra = self.extra, {}
+        # What is measured of each array apart is carried where it is measured.
+        there = self.on_device and rule.measure is not None and rule.measure.over != "all"
         for name, (shape, dtype) in rule.extra_state(self.shape, self.dtype).items():
-            if name in kept and kept[name].shape == shape:
-                self.extra[name] = kept[name]
-            else:
-                self.extra[name] = np.full(shape, fill.get(name, 0.0), dtype)
+            values: Any = kept.get(name)
+            if values is None or values.shape != shape:
+                values = np.full(shape, fill.get(name, 0.0), dtype)
+            if there != isinstance(values, DeviceArray):
+                values = device.asarray(values) if there else values.copy_to_host()
+            self.extra[name] = values
         return moved
 
     def storage(self, grad: Format | None) -> Storage | None:
@@ -136,7 +145,9 @@ class Leaf:
         if isinstance(fill, str):
             self._copies.add(name)
             self._copy_to(name)
-        elif isinstance(fill, np.ndarray) or fill != 0.0:
+        elif isinstance(fill, ARRAYS):
+            self.write(name, fill)
+        elif fill != 0.0:
             self.write(name, np.broadcast_to(fill, self.shape))
 
     def read(self, name: str) -> Array:
@@ -148,11 +159,11 @@ class Leaf:
         values.flags.writeable = False
         return values
 
-    def write(self, name: str, values: NDArray[Any]) -> None:
+    def write(self, name: str, values: Any) -> None:
         """Set state to values in the array's shape, rounded to the nearest that can be stored."""
         buffer, form = self.state[name], self.formats.get(name)
         if form is None:
-            np.copyto(self.shaped(buffer), values)
+            copyto(self.shaped(buffer), values)
         else:
             encode(form, self.flattened(values), buffer)
 
@@ -160,18 +171,18 @@ class Leaf:
         """Return a copy of state for a checkpoint: an array in its shape, or what is stored, as a dict."""
         form = self.formats.get(name)
         if form is None:
-            return (self.extra[name] if name in self.extra else self.read(name)).copy()
-        return {"format": form.name, "order": self.order, "stored": self.state[name].copy()}
+            return np.array(self.extra[name] if name in self.extra else self.read(name), order="C")
+        return {"format": form.name, "order": self.order, "stored": np.array(self.state[name])}
 
     def load(self, name: str, saved: Any) -> None:
         """Take over what :meth:`saved` returned, of this format or another."""
         form, packed = self.formats.get(name), isinstance(saved, Mapping)
         alike = packed and form is not None and form.name == saved["format"]
         if alike and (self.order == saved["order"] or len(self.shape) < 2):
-            np.copyto(self.state[name], saved["stored"])
+            copyto(self.state[name], saved["stored"])
         elif name in self.extra:
             own = self.extra[name]
-            own[...] = unpacked(saved, own.shape) if packed else saved
+            copyto(own, unpacked(saved, own.shape) if packed else saved)
         else:
             self.write(name, unpacked(saved, self.shape) if packed else saved)
 
@@ -185,13 +196,22 @@ class Leaf:
     def load_params(self, saved: Any) -> None:
         """Take over what :meth:`saved_params` returned."""
         if isinstance(saved, Mapping):
-            np.copyto(plain_bits(self.array), saved["stored"].reshape(self.shape))
+            copyto(plain_bits(self.array), saved["stored"].reshape(self.shape))
         else:
-            np.copyto(self.array, saved)
+            copyto(self.array, saved)
 
-    def flattened(self, values: NDArray[Any]) -> Array:
-        """Return values in the array's shape as a flat array, in the order in which it lies in memory."""
-        return np.ascontiguousarray(values.reshape(-1, order="F" if self.order == "F" else "C"), self.dtype)
+    def flattened(self, values: Any) -> Any:
+        """Return values in the array's shape as a flat array, in the order in which it lies in memory.
+
+        They are where the array is.
+        """
+        order: Any = self.order
+        if isinstance(values, DeviceArray):
+            if self.on_device and (values.dtype, values.order) == (self.dtype, order):
+                return values.reshape(-1, order)
+            values = values.copy_to_host()
+        flat = np.ascontiguousarray(values.reshape(-1, order=order), self.dtype)
+        return device.asarray(flat) if self.on_device else flat
 
     def layout(self, rule: Rule | MatrixRule) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Return the shape and dtype of all state that a rule has for this array."""
@@ -208,7 +228,10 @@ class Leaf:
             self._copy_to(name)
 
     def _copy_to(self, name: str) -> None:
-        np.copyto(self.shaped(self.state[name]), self.array)
+        if self.on_device and self.half is not None:
+            copyto(self.state[name], decode(self.half, self.flat, self.flat.size))
+        else:
+            copyto(self.shaped(self.state[name]), self.array)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -234,20 +257,23 @@ class Leaf:
         """
         if isinstance(grad, np.generic):  # what the sum of an array is
             grad = np.asarray(grad)
-        grad = as_numpy(grad, place)
-        if not isinstance(grad, np.ndarray):
+        array: Any = as_array(grad, place)
+        if not isinstance(array, ARRAYS):
             raise TypeError(
                 f"{place} must be an array of {self.dtype}, or None where there is no gradient; "
                 f"got {type(grad).__name__}"
             )
-        if grad.dtype != self.dtype and not (halves and self.dtype == np.float32 and is_half(grad.dtype)):
+        if isinstance(array, DeviceArray) != self.on_device:
+            where = (ELSEWHERE, HERE) if self.on_device else (HERE, ELSEWHERE)
+            raise TypeError(f"{place} is {where[0]}, its parameter {self.place} {where[1]}")
+        if array.dtype != self.dtype and not (halves and self.dtype == np.float32 and is_half(array.dtype)):
             wanted = f"{self.dtype}, like its parameter"
             if self.half is not None:
                 wanted = "float32, or half precision"
-            raise TypeError(f"{place} must be of {wanted}; got {grad.dtype}")
-        if grad.shape != self.shape:
-            raise ValueError(f"{place} must have its parameter's shape {self.shape}, got {grad.shape}")
-        return grad
+            raise TypeError(f"{place} must be of {wanted}; got {array.dtype}")
+        if array.shape != self.shape:
+            raise ValueError(f"{place} must have its parameter's shape {self.shape}, got {array.shape}")
+        return array  # type: ignore[return-value]
 
     def readable(self, grad: Array) -> bool:
         """Tell whether the engine can read a gradient where it is: aligned, in the leaf's order."""
@@ -257,14 +283,14 @@ class Leaf:
     def grad_staging(self) -> Array:
         """Return the buffer to which a gradient is copied that the engine cannot read."""
         if self._grad_staging is None:
-            self._grad_staging = aligned_zeros(self.flat.size, self.dtype)
+            self._grad_staging = aligned_zeros(self.flat.size, self.dtype, self.flat)
         return self._grad_staging
 
 
 def unpacked(saved: Mapping[str, Any], shape: tuple[int, ...]) -> Array:
     """Return the values, in their shape, of state that :meth:`Leaf.saved` returned as it is stored."""
     size = int(np.prod(shape, dtype=np.intp))
-    values = decode(FORMATS[saved["format"]], saved["stored"], size)
+    values: Array = decode(FORMATS[saved["format"]], saved["stored"], size)
     return values.reshape(shape, order="F" if saved["order"] == "F" else "C")
 
 
@@ -278,8 +304,10 @@ def numbered(leaves: Sequence[Leaf]) -> tuple[list[Settings], list[int]]:
 def check_updatable(array: Array, place: str, given: Any) -> None:
     """Raise an error that names ``place`` unless ``array``, a view of what was given, can be updated."""
     if not array.flags.writeable:
-        if isinstance(given, np.ndarray):
+        if isinstance(given, ARRAYS):
             raise ValueError(f"{place} must be writeable, got a read-only array")
+        if isinstance(array, DeviceArray):
+            raise ValueError(f"{place} must be writeable, got a read-only {type(given).__name__} {HERE}")
         raise ValueError(
             f"{place} must be writeable, got a read-only {type(given).__name__}: let NumPy have a copy, "
             f"np.array(x), update that, and convert it back where it is used"

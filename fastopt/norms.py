@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine import Squares
+from fastopt.engine.device import DeviceArray
 from fastopt.engine.memory import address
 from fastopt.engine.rows import Touched
 from fastopt.engine.storage import Format
@@ -51,7 +52,8 @@ class GradientNorms:
                 dense.setdefault((leaf.dtype, form), []).append((place, leaf))
         for (dtype, form), mine in dense.items():
             sizes = np.array([leaf.flat.size for _, leaf in mine])
-            squares = Squares(sizes, dtype, manner.threads, form)
+            on_device = isinstance(mine[0][1].flat, DeviceArray)
+            squares = Squares(sizes, dtype, manner.threads, form, on_device=on_device)
             if manner.packed:
                 grads = [plain_bits(leaf.grad) for _, leaf in mine if leaf.grad is not None]
                 squares.set_gradients(np.array([address(grad) for grad in grads], np.int64))

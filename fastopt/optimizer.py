@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-
-from fastopt.accumulation import Accumulator
 from fastopt.arrangement import Arrangement
-from fastopt.averaging import Averaging
 from fastopt.background import PendingStep
 from fastopt.checkpoint import expect_keys
-from fastopt.engine.storage import Format
+from fastopt.device_steps import DeviceSteps
 from fastopt.grad_scaler import GradScaler
-from fastopt.gradients import GivenGradients, clear, clear_rest
+from fastopt.gradients import clear, clear_rest
 from fastopt.grouped import is_group
-from fastopt.guard import Guard, combined
+from fastopt.guard import combined
 from fastopt.hyperparameters import check_value
 from fastopt.options import Options, StepOptions
 from fastopt.packing import Pack
@@ -26,7 +22,7 @@ from fastopt.packing import Pack
 __all__ = ["Optimizer", "Options"]
 
 
-class Optimizer(Averaging):
+class Optimizer(DeviceSteps):
     r"""Updates parameters in place. The base of all algorithms, and of a user's own.
 
     A subclass states its rule and its defaults; see the example.
@@ -38,7 +34,9 @@ class Optimizer(Averaging):
         float16 or ml_dtypes' bfloat16, which are computed in float32; nested. A list of dicts with a
         key "params" makes groups, each with hyperparameters of its own.
         Arrays of other libraries that are in the CPU's memory and writeable (``__array_interface__``,
-        ``__dlpack__``) are updated in place too.
+        ``__dlpack__``) are updated in place too. If they are on a CUDA device, and contiguous
+        (``__cuda_array_interface__``: CuPy's, torch's, Numba's), so is the state, and the steps are taken
+        there, on the stream that is the current one of their library. All must be in one place then.
     threads : int, optional
         The most threads that a step may use. By default all CPUs that the process may use
         (``FASTOPT_NUM_THREADS`` sets another number). Steps that fit into the cache use one.
@@ -93,7 +91,8 @@ class Optimizer(Averaging):
     grad_norm_over : {"all", "tensor"}
         With "tensor", each array is clipped by its own norm.
     skip_nonfinite : bool
-        Leave out a step if a gradient is not finite: nothing is written, and no step is counted.
+        Leave out a step if a gradient is not finite: nothing is written, and no step is counted. On a
+        CUDA device schedules, and stochastic rounding, count it: the host does not wait to know of it.
         :attr:`skipped_nonfinite` counts them.
     skip_outliers : float, optional
         Leave out a step, likewise, if the norm of its gradients is more than so many standard deviations
@@ -131,6 +130,8 @@ class Optimizer(Averaging):
         If an array is of another dtype, is read-only, shares memory with another, or a
         hyperparameter is of another kind or out of range, or the algorithm cannot be modified as asked, or
         a pattern fits no name. The message names it.
+    ModuleNotFoundError, RuntimeError
+        If an array is on a CUDA device, and there is no package for CUDA, or no device that it can use.
 
     Notes
     -----
@@ -184,16 +185,12 @@ class Optimizer(Averaging):
         self._begin(chosen, step_options, sole=not several)
         self._add_all(params if several else [{"params": params}])
 
-    def _begin(self, defaults: dict[str, Any], options: StepOptions, sole: bool) -> None:
-        super()._begin(defaults, options, sole)
-        self._guard = Guard(options)
-        self._accumulator = Accumulator(options.accumulate, options.zero_grads)
-
     @property
     def step_count(self) -> int:
         """Number of steps taken."""
         self._turn.wait()
-        return self._count
+        self._pull()
+        return self._count - self._skipped
 
     def step_async(
         self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0
@@ -226,7 +223,8 @@ class Optimizer(Averaging):
         >>> w
         array([0.5, 0.5, 0.5])
         """
-        return self._turn.begin(partial(self.step, grads, lr=lr, grad_scale=grad_scale))
+        # On a device a step goes on by itself; its stream, and its device, are those of this thread.
+        return self._turn.begin(partial(self.step, grads, lr=lr, grad_scale=grad_scale), here=self._on_device)
 
     def step(self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0) -> None:
         """Update all parameters once, in place.
@@ -256,47 +254,38 @@ class Optimizer(Averaging):
         RuntimeError
             Inside :meth:`averaged_parameters`.
         """
+        if self._on_device and self._stepping != threading.get_ident():
+            self._turn.wait()
+            step = partial(Optimizer.step, self, grads, lr=lr, grad_scale=grad_scale)
+            self._step_on_stream(self._stream(grads), step)
+            return
         self._require_parameters("step() cannot be called")
         options = self._options
         self._take_notes()
         if lr is not None:
-            if "lr" not in self.defaults:
-                raise TypeError(f"{type(self).__name__} has no lr")
-            lr = check_value("lr", lr, 0.0, schedule=False)
-        scale = 1.0 if grad_scale == 1.0 else check_value("grad_scale", grad_scale, 1.0, schedule=False)
-        if options.grad_scaler is not None:
-            scale *= options.grad_scaler.scale
-        given = None if grads is None else self._leaves_of(grads, "grads")
-        if options.accumulate > 1:
-            if given is None:
-                self._check_packed()
-            if not self._accumulator.take(self._leaves(), given, scale, self._grad_places, self.max_threads):
-                return
-            given = self._accumulator.sums(self._leaves())
-            scale *= options.accumulate
-        copies = _NOTHING
-        if given is None:
-            arrangement = self._arrangement
-            if arrangement is None or arrangement.present is not None:
-                arrangement = self._arrange_own()
-        else:  # it is held until the end: what follows knows only addresses
-            arrangement, copies = self._arrange_given(given)
-            for staging, grad in copies:
-                np.copyto(staging, grad)
-        updated = self._update(arrangement, 1.0 / scale, lr)
+            lr = self._checked_lr(lr)
+        found = self._arranged(grads, grad_scale)
+        if found is None:
+            return
+        arrangement, multiplier, given, copies = found
+        updated = self._update(arrangement, multiplier, lr)
         if options.accumulate > 1:
             self._accumulator.restart()
         if updated:
             self._count += 1
             if options.zero_grads:
                 clear_rest(self._all_leaves(), given, copies)
-        else:
-            if options.zero_grads:
-                clear([leaf.grad for leaf in self._all_leaves()] if given is None else given)
+        elif options.zero_grads:
+            clear([leaf.grad for leaf in self._all_leaves()] if given is None else given)
+        if options.max_skips is not None:
+            self._pull()
             self._guard.complain()
 
     def _update(self, arrangement: Arrangement, multiplier: float, lr: float | None) -> bool:
         """Update the leaves, unless the guard refuses the gradients; return whether they were updated."""
+        if self._on_device:
+            self._take_step(arrangement, multiplier, lr)
+            return True
         factors = None
         if arrangement.norms is not None:
             norms = arrangement.norms.measure(multiplier)
@@ -308,13 +297,7 @@ class Optimizer(Averaging):
                 multiplier *= factor
             else:
                 factors = factor
-        try:
-            arrangement.set_scalars(self._count, multiplier, lr, factors)
-        except OverflowError:
-            raise ValueError(
-                f"{type(self).__name__}: a scalar of this step is too large for the dtype of the "
-                f"parameters, with {self.param_groups}, lr={lr}, and gradients multiplied by {multiplier}"
-            ) from None
+        self._set_scalars(arrangement, multiplier, lr, factors)
         arrangement.run()
         return True
 
@@ -325,88 +308,27 @@ class Optimizer(Averaging):
         None where no option asked for it; ``max_grad_norm=math.inf`` does, and clips nothing.
         """
         self._turn.wait()
+        self._pull()
         return self._guard.grad_norm
 
     @property
     def skipped_nonfinite(self) -> int:
         """How many steps were left out because a gradient was not finite."""
         self._turn.wait()
+        self._pull()
         return self._guard.nonfinite
 
     @property
     def skipped_outliers(self) -> int:
         """How many steps were left out because the norm of the gradients was an outlier."""
         self._turn.wait()
+        self._pull()
         return self._guard.outliers
 
     @property
     def grad_scaler(self) -> GradScaler | None:
         """The scaler that the optimizer was given."""
         return self._options.grad_scaler
-
-    def _arrange_own(self) -> Arrangement:
-        """Arrange the leaves for the gradients that their packs hold."""
-        self._check_packed()
-        return self._arrange(None)
-
-    def _check_packed(self) -> None:
-        for leaf in self._leaves():
-            if leaf.grad is None:
-                raise TypeError(
-                    f"step() needs gradients: {leaf.place} is not in a pack. "
-                    f"Call step(grads), or give {type(self).__name__} a fastopt.pack(...)"
-                )
-
-    def _arrange_given(self, given: list[Any]) -> tuple[Arrangement, list[Any]]:
-        """Arrange the leaves for gradients that are given, and say which must be copied first."""
-        if self._given is None:
-            self._given = GivenGradients(self._leaves(), self._options.zero_grads, reads_halves=True)
-        found = self._given
-        moved = found.take(given, self._grad_places, allow_rows=True)
-        if found.sparse:
-            self._check_rows(found.sparse)
-        arrangement = self._arrangement
-        kind = found.present, found.sparse, found.halves
-        if arrangement is None or (arrangement.present, arrangement.sparse, arrangement.halves) != kind:
-            arrangement = self._arrange(*kind)
-            moved = True
-        if moved:
-            arrangement.set_gradients(found.addresses, found.touched)
-            found.touched = {}
-        return arrangement, found.copies
-
-    def _arrange(
-        self,
-        present: list[int] | None,
-        sparse: Sequence[int] = (),
-        halves: Mapping[int, Format] = MappingProxyType({}),
-    ) -> Arrangement:
-        if self.rows_only:
-            for i in range(len(self._leaves())) if present is None else present:
-                if i not in sparse:
-                    place = self._grad_places()[i]
-                    raise TypeError(f"{place} must be Rows: {type(self).__name__} takes no arrays")
-        self._settle()
-        self._arrangement = Arrangement(
-            self._leaves(), present, self.max_threads, sparse, self._options, halves
-        )
-        return self._arrangement
-
-    def _check_rows(self, sparse: Sequence[int]) -> None:
-        """Raise an error unless the leaves of these numbers can be given rows."""
-        leaves, places = self._leaves(), self._grad_places()
-        for number in sparse:
-            leaf = leaves[number]
-            self.check_rows(leaf.group, leaf.rule, places[number])
-            if any(form.block > 1 for form in leaf.formats.values()):
-                raise ValueError(
-                    f"{places[number]} cannot be Rows: the state of {leaf.place} is stored in blocks, by "
-                    f"state_dtype={leaf.group['state_dtype']!r}, and a row is no whole number of them"
-                )
-
-    def _grad_places(self) -> list[str]:
-        """Return the place of each gradient, as errors shall name it."""
-        return self._places("grads")
 
     def zero_grad(self) -> None:
         """Set the gradients of the pack to zero.
@@ -424,12 +346,15 @@ class Optimizer(Averaging):
             if not isinstance(group.mapping["params"], Pack):
                 raise TypeError("zero_grad() needs a pack: gradients given to step() are the caller's")
         if not self._accumulator.count:
-            for group in self._groups:
-                group.mapping["params"].zero_grad()
+            with self._on_stream():
+                for group in self._groups:
+                    group.mapping["params"].zero_grad()
 
     def _options_state(self) -> dict[str, Any]:
+        self._pull()
         return {
             "seed": int(self._options.seed),
+            "skipped": self._skipped,
             "guard": self._guard.state_dict(),
             "accumulated": self._accumulator.state_dict(self._leaves()),
         }
@@ -442,8 +367,9 @@ class Optimizer(Averaging):
 
     def _load_options_state(self, saved: Any) -> None:
         self._options.seed = int(saved.get("seed", self._options.seed))
+        self._skipped = int(saved.get("skipped", 0))
+        self._count += self._skipped
         self._guard.load_state_dict(saved["guard"])
+        if self._device_guard is not None:
+            self._device_guard.push()
         self._accumulator.load_state_dict(self._leaves(), saved["accumulated"])
-
-
-_NOTHING: list[Any] = []

@@ -9,7 +9,6 @@ import numpy as np
 
 from fastopt.averaged import COUNT, ema, has_own_pass, idle, is_due, swa, wanted_averages, warmed
 from fastopt.engine import Batch, Rule, Segment
-from fastopt.engine.kernel import compile_clearing, compile_launch
 from fastopt.engine.storage import FLOAT32, Storage
 from fastopt.launch import Cohort, Launch, Manner, MatrixLaunch
 from fastopt.leaf import Leaf
@@ -49,7 +48,7 @@ class Passes:
         self, launches: Sequence[Launch | MatrixLaunch], cohorts: Sequence[Cohort], manner: Manner
     ) -> None:
         self._switches = [
-            _Switch(each, manner.clears)
+            _Switch(each)
             for each in launches
             if isinstance(each, Launch) and "swa" in wanted_averages(each.cohorts[0].group)
             if "swa" in each.rule.written
@@ -66,6 +65,11 @@ class Passes:
     def __bool__(self) -> bool:
         return bool(self._switches or self._passes)
 
+    @property
+    def batches(self) -> list[Batch]:
+        """What the passes go over."""
+        return [each.batch for each in self._passes]
+
     def set_scalars(self, count: int) -> None:
         """See what is due. ``count`` is the number of steps that the optimizer has taken."""
         self._due = [each for each in self._passes if each.set_scalars(count)]
@@ -77,8 +81,15 @@ class Passes:
         for each in self._due:
             each.run()
 
+    def take_back(self) -> None:
+        """Forget the latest run, which came to nothing."""
+        for each in self._due:
+            each.take_back()
+        self._due = []
+
     def settle(self) -> None:
         """Write what is known here to the leaves."""
+        self._due = []
         for each in self._passes:
             each.settle()
 
@@ -86,9 +97,8 @@ class Passes:
 class _Switch:
     """Has a launch leave "swa" alone, unless it is due."""
 
-    def __init__(self, launch: Launch, clears: bool) -> None:
+    def __init__(self, launch: Launch) -> None:
         self._launch, self._due = launch, True
-        self._compile = compile_clearing if clears else compile_launch
 
     def turn(self) -> None:
         launch = self._launch
@@ -96,9 +106,7 @@ class _Switch:
             is_due(each.step + 1, each.group["swa_start"], each.group["swa_every"]) for each in launch.cohorts
         )
         if due != self._due:
-            rule = launch.rule if due else idle(launch.rule)
-            stored = () if launch.storage is None else (launch.storage,)
-            launch.batch.launch = self._compile(rule, launch.batch.dtype, *stored)
+            launch.batch.switch(launch.rule if due else idle(launch.rule))
             self._due = due
 
 
@@ -140,6 +148,9 @@ class _Pass:
     def run(self) -> None:
         self.batch.run()
 
+    def take_back(self) -> None:
+        pass
+
     def settle(self) -> None:
         pass
 
@@ -176,6 +187,9 @@ class _SwaPass(_Pass):
     def run(self) -> None:
         super().run()
         self.count += 1.0
+
+    def take_back(self) -> None:
+        self.count -= 1.0
 
     def settle(self) -> None:
         for leaf in self.leaves:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastopt import checkpoint, files
+from fastopt.engine.device import wait
 from fastopt.group import Group
 from fastopt.grouped import Grouped
 from fastopt.overrides import OPTIONS
@@ -21,11 +22,12 @@ class Stateful(Grouped):
         """The state of each group: by name, a tree in the structure of the parameters.
 
         The arrays are views. Of state that is stored in fewer bytes (``state_dtype``) they are float32
-        copies, and read-only, so that nobody writes to them in vain.
+        copies, and read-only, so that nobody writes to them in vain. On a CUDA device they are there.
         """
-        self._take_notes()
-        self._settle()
-        return [group.state() for group in self._groups]
+        with self._on_stream():
+            self._take_notes()
+            self._settle()
+            return [group.state() for group in self._groups]
 
     @property
     def nbytes(self) -> int:
@@ -45,8 +47,9 @@ class Stateful(Grouped):
     def state_dict(self, params: bool = False) -> dict[str, Any]:
         """Return what the optimizer needs to go on: the step counts, the state, the hyperparameters.
 
-        The arrays are copies. Schedules are functions and are left out, but for the state of those that
-        have some: those with ``state_dict()`` and ``load_state_dict()``.
+        The arrays are copies, and NumPy's, wherever those of the optimizer are. Schedules are functions and
+        are left out, but for the state of those that have some: those with ``state_dict()`` and
+        ``load_state_dict()``.
 
         Parameters
         ----------
@@ -85,10 +88,11 @@ class Stateful(Grouped):
         [array([1., 1.]), array([0.])]
         """
         self._require_parameters("state_dict() cannot be called")
-        self._take_notes()
-        self._settle()
-        name, options = type(self).__name__, self._options_state()
-        return checkpoint.collect(name, self._count, self._groups, options, params)
+        with self._on_stream():
+            self._take_notes()
+            self._settle()
+            name, options = type(self).__name__, self._options_state()
+            return checkpoint.collect(name, self._count - self._skipped, self._groups, options, params)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned, for parameters of the same names, shapes and dtypes.
@@ -103,7 +107,8 @@ class Stateful(Grouped):
         Parameters
         ----------
         state_dict : dict
-            From an optimizer of the same class. Its arrays are copied.
+            From an optimizer of the same class, whether its arrays were on a CUDA device or not. Its arrays
+            are copied.
 
         Raises
         ------
@@ -131,18 +136,21 @@ class Stateful(Grouped):
         parts = list(fitted.values())
         self._check_options_state(state_dict["options"])
         checkpoint.load_schedules(self._groups, parts)
-        self._rearrange()
-        for group, part in zip(self._groups, parts, strict=True):
-            group.mapping.update(checkpoint.loadable(group, part))
-            self._take_note(group)
-            for i, leaf in enumerate(group.leaves):
-                leaf.step = int(part["steps"][i])
-                for name in leaf.state_names:
-                    leaf.load(name, part["state"][name][i])
-                if "params" in part and leaf.array.flags.writeable:
-                    leaf.load_params(part["params"][i])
-        self._count = int(state_dict["step_count"])
-        self._load_options_state(state_dict["options"])
+        with self._on_stream():
+            self._rearrange()
+            for group, part in zip(self._groups, parts, strict=True):
+                group.mapping.update(checkpoint.loadable(group, part))
+                self._take_note(group)
+                for i, leaf in enumerate(group.leaves):
+                    leaf.step = int(part["steps"][i])
+                    for name in leaf.state_names:
+                        leaf.load(name, part["state"][name][i])
+                    if "params" in part and leaf.array.flags.writeable:
+                        leaf.load_params(part["params"][i])
+            self._count = int(state_dict["step_count"])
+            self._load_options_state(state_dict["options"])
+        if self._on_device:
+            wait()  # steps may be taken on other streams
 
     def save(self, path: str | os.PathLike[str], *, params: bool = True) -> None:
         """Write :meth:`state_dict` to a file, whole or not at all.

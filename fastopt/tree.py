@@ -88,6 +88,16 @@ def _walk(node: Any, way: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
             yield from _walk(child, (*way, key))
 
 
+def leaves_in(node: Any) -> Iterator[Any]:
+    """Yield the leaves of any container."""
+    children = _children(node)
+    if children is None:
+        yield node
+    else:
+        for _, child in children:
+            yield from leaves_in(child)
+
+
 def _shape(node: Any) -> Any:
     children = _children(node)
     if children is None:

@@ -2,11 +2,13 @@
 
 import copy
 import ctypes
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt.engine import cuda
 from fastopt.foreign import as_numpy
 
 F = np.float32
@@ -205,10 +207,9 @@ def test_the_same_memory_twice():
         ([Interface(np.ones(2, F), readonly=True)], ValueError,
          "params[0] must be writeable, got a read-only Interface: let NumPy have a copy, "
          "np.array(x), update that, and convert it back where it is used"),
-        (OnCuda(), TypeError,
-         "params must be in the memory of the CPU, got OnCuda on a CUDA device: copy it to the CPU first"),
         ({"w": Exchanged(np.ones(2, F), device=(2, 0))}, TypeError,
-         "params['w'] must be in the memory of the CPU, got Exchanged on a CUDA device: copy it to the CPU first"),
+         "params['w'] cannot be seen as an array on a CUDA device, Exchanged says: "
+         "'Exchanged' object has no attribute '__cuda_array_interface__'"),
         (Exchanged(np.ones(2, F), device=(99, 0)), TypeError,
          "params must be in the memory of the CPU, got Exchanged on a device of DLPack's kind 99: "
          "copy it to the CPU first"),
@@ -218,7 +219,7 @@ def test_the_same_memory_twice():
         (Exchanged(np.ones(2, np.int32)), TypeError, MISSING + "an array of int32"),
         (object(), TypeError, MISSING + "object"),
     ],
-    ids=["immutable", "cuda", "cuda by DLPack", "unknown device", "refused", "byte order", "dtype", "no array"],
+    ids=["immutable", "cuda by DLPack alone", "unknown device", "refused", "byte order", "dtype", "no array"],
 )  # fmt: skip
 def test_parameters_that_cannot_be_updated(params, error, message):
     with pytest.raises(error) as caught:
@@ -230,7 +231,7 @@ def test_parameters_that_cannot_be_updated(params, error, message):
     ("grad", "error", "message"),
     [
         (OnCuda(), TypeError,
-         "grads['w'] must be in the memory of the CPU, got OnCuda on a CUDA device: copy it to the CPU first"),
+         "grads['w'] is on a CUDA device, its parameter params['w'] in the memory of the CPU"),
         (Exchanged(np.ones(3)), TypeError, "grads['w'] must be of float32, like its parameter; got float64"),
         (Interface(np.ones(2, F)), ValueError, "grads['w'] must have its parameter's shape (3,), got (2,)"),
         (object(), TypeError,
@@ -290,3 +291,23 @@ def test_a_device_is_asked_before_its_interface():
 def test_what_is_no_array_of_another_library_stays():
     for value in (None, 1.0, "x", [1.0], np.float32(2), np.ones(2), fastopt.Rows([0], np.ones((1, 2)))):
         assert as_numpy(value, "params") is value
+
+
+def test_a_device_that_cannot_be_used(monkeypatch):
+    package = SimpleNamespace(__name__="numba.cuda", is_available=lambda: False)
+    monkeypatch.setattr(cuda, "_package", lambda: package)
+    monkeypatch.setattr(cuda, "package", cuda.package.__wrapped__)
+    for use in (lambda: fastopt.SGD(OnCuda()), lambda: fastopt.pack(np.ones(3), device="cuda")):
+        with pytest.raises(RuntimeError, match="^no CUDA device can be used: numba.cuda finds no driver"):
+            use()
+
+
+def test_without_a_package_for_cuda(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(cuda.importlib, "import_module", missing)
+    monkeypatch.setattr(cuda, "_package", cuda._package.__wrapped__)
+    monkeypatch.setattr(cuda, "package", cuda.package.__wrapped__)
+    with pytest.raises(ModuleNotFoundError, match=r'which is missing: pip install "fastopt\[cuda\]"$'):
+        fastopt.pack(np.ones(3), device="cuda")

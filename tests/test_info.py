@@ -1,6 +1,8 @@
 import argparse
 import json
 import os
+import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -51,8 +53,8 @@ def test_the_text_has_all_that_a_report_needs(capsys, monkeypatch, empty):
 def test_the_json_is_the_same(capsys):
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    keys = ["date", "machine", "versions", "installed", "threads", "cache", "extras", "gpus", "environment"]
-    assert list(found) == keys
+    keys = ["date", "machine", "versions", "installed", "threads", "cache", "extras", "gpus", "cuda"]
+    assert list(found) == [*keys, "environment"]
     assert found["versions"] == info.versions()
     assert found["machine"].keys() >= info.describe()["machine"].keys()
     assert found["threads"] == info.threads()
@@ -61,7 +63,8 @@ def test_the_json_is_the_same(capsys):
 def test_the_extras_are_those_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra, packages in info.EXTRAS.items():
-        assert tuple(each.partition(">")[0] for each in project["optional-dependencies"][extra]) == packages
+        named = project["optional-dependencies"][extra]
+        assert tuple(re.split(r"[>\[]", each)[0] for each in named) == packages
     developers = {"test", "bench", "parity"}
     assert info.EXTRAS.keys() == project["optional-dependencies"].keys() - developers
 
@@ -151,7 +154,40 @@ def test_files_that_vanish_meanwhile_do_not_count(monkeypatch, tmp_path, empty):
     assert info.cache()["mib"] == 0.0
 
 
-def test_a_gpu_is_found_and_not_used(monkeypatch):
+def line(name):
+    return next(line for line in info.text(info.everything()).splitlines() if line.startswith(name))
+
+
+def test_gpus_that_the_system_knows(monkeypatch):
     monkeypatch.setattr(info.machine, "gpus", lambda: ["NVIDIA H200", "NVIDIA A100"])
-    line = next(line for line in info.text(info.everything()).splitlines() if line.startswith("GPU"))
-    assert line == "GPU           NVIDIA H200; NVIDIA A100: not used, fastopt runs on the CPU"
+    assert line("GPU") == "GPU           NVIDIA H200; NVIDIA A100"
+
+
+def test_cuda_devices(monkeypatch):
+    monkeypatch.setattr(info.gpu, "distribution", lambda: "numba")
+    monkeypatch.setattr(info.gpu, "devices", lambda: [("NVIDIA H200", (9, 0)), ("NVIDIA A100", (8, 0))])
+    assert info.cuda()["devices"][0] == {"name": "NVIDIA H200", "compute_capability": "9.0"}
+    shown = "NVIDIA H200 (compute capability 9.0); NVIDIA A100 (compute capability 8.0)"
+    assert line("CUDA") == f"CUDA          numba {info.versions()['numba']}; {shown}"
+
+
+def test_no_cuda_device(monkeypatch):
+    monkeypatch.setattr(info.gpu, "distribution", lambda: "numba")
+    monkeypatch.setattr(info.gpu, "devices", list)
+    assert line("CUDA").endswith("; no device")
+
+    def fails():
+        raise OSError("libcuda.so is of another kind")
+
+    monkeypatch.setattr(info.gpu, "devices", fails)
+    assert line("CUDA").endswith("; no device can be used: libcuda.so is of another kind")
+    monkeypatch.setattr(info.gpu, "distribution", lambda: None)
+    assert line("CUDA") == "CUDA          no package that compiles for it; no device"
+
+
+def test_nothing_of_cuda_is_imported_before_it_is_asked_for():
+    code = (
+        "import sys, fastopt.__main__; print([name for name in sys.modules if name.startswith('numba.cuda')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"

@@ -17,6 +17,8 @@ def test_the_code_runs_as_it_stands():
     # What needs torch, optax or JAX runs beside the other comparisons: tests/exchange/test_parity_readme.py.
     shown = re.sub(r"(?s)\n## Moving from and to torch and optax\n.*?(?=\n## |\Z)", "", README)
     shown = re.sub(r"(?s)\n### (?:PyTorch|JAX, and other arrays)\n.*?(?=\n##)", "", shown)
+    # And that of the GPU where there is one: tests/cuda/test_readme.py.
+    shown = re.sub(r"(?s)\n## On the GPU\n.*?(?=\n## )", "", shown)
     blocks = re.findall(r"```python\n(.*?)```", shown, flags=re.S)
     assert len(blocks) >= 22
     names: dict[str, object] = {}

@@ -11,9 +11,11 @@ import numpy as np
 
 from fastopt.arrangement import Arrangement
 from fastopt.engine import MatrixRule, Rule
+from fastopt.engine.device import ARRAYS, HERE, of
+from fastopt.foreign import as_array
 from fastopt.formats import PLAIN, Form
 from fastopt.gradients import GivenGradients
-from fastopt.leaf import Array, Leaf
+from fastopt.leaf import Leaf
 from fastopt.optimizer import Optimizer
 from fastopt.rows import Rows
 
@@ -39,22 +41,46 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, host().Tensor) else value
 
 
-def array_of(tensor: Any, place: str, algorithm: str) -> Array:
-    """Return a parameter as an array in the same memory, or raise an error that names ``place``."""
+def check_devices(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError unless all parameters of groups are on one device."""
+    tensors = [
+        (f"param_groups[{i}]['params'][{j}]", tensor)
+        for i, group in enumerate(groups)
+        for j, tensor in enumerate(group["params"])
+    ]
+    if not tensors:
+        return
+    first, one = tensors[0]
+    for place, tensor in tensors:
+        if tensor.device.type not in ("cpu", "cuda"):
+            raise ValueError(
+                f"{place} must be on the CPU or on a CUDA device, got a tensor on {tensor.device}: move the "
+                f"model with model.cpu() or model.cuda(), or use torch.optim"
+            )
+        if tensor.device != one.device:
+            raise ValueError(
+                f"all parameters must be on one device: {first} is on {one.device}, and {place} on "
+                f"{tensor.device}; make an optimizer for each device"
+            )
+
+
+def array_of(tensor: Any, place: str, algorithm: str) -> Any:
+    """Return a parameter as fastopt takes it, in the same memory, or raise an error that names ``place``.
+
+    That is an array, or, on a CUDA device, a tensor: it tells the stream on which to work.
+    """
     torch = host()
-    if tensor.device.type != "cpu":
-        raise ValueError(
-            f"{place} must be on the CPU, got a tensor on {tensor.device}: fastopt updates the memory of the "
-            f"CPU only; move the model there with model.cpu(), or use torch.optim"
-        )
     if tensor.layout != torch.strided:
         raise ValueError(
             f"{algorithm} requires dense parameter tensors; {place} has the layout {tensor.layout}"
         )
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{place} must be of torch.float32 or torch.float64, got {tensor.dtype}")
-    array: Array = tensor.detach().numpy()
-    return array
+    own = tensor.detach()
+    if not tensor.is_cuda:
+        return own.numpy()
+    as_array(own, place)  # it has words for what is not contiguous, and for another device
+    return own
 
 
 class TensorGradients(GivenGradients):
@@ -117,7 +143,31 @@ class TensorCore(Optimizer):
             given = [grad for grad, leaf in zip(given, leaves, strict=True) if not leaf.frozen]
         if self._options.accumulate == 1 and self._found().readable(given):
             return given
+        if self._on_device:
+            return [self._there(grad, leaf) for grad, leaf in zip(given, self._leaves(), strict=True)]
         return [self._as_array(grad, i) for i, grad in enumerate(given)]
+
+    def _there(self, grad: Any, leaf: Leaf) -> Any:
+        """Return a gradient on a CUDA device as an array: a copy, where it lies not as its parameter does."""
+        if grad is None or isinstance(grad, ARRAYS):
+            return grad
+        place = f"the gradient of {leaf.place}"
+        if grad.layout != host().strided:
+            raise TypeError(
+                f"{place} must be dense, because it is {HERE}; got the layout {grad.layout}: use "
+                f"nn.Embedding(sparse=False)"
+            )
+        like = leaf.array.owner  # type: ignore[attr-defined]
+        own = grad.detach().resolve_neg()
+        alike = own.stride() == like.stride() or (own.is_contiguous() and like.is_contiguous())
+        if not alike and own.shape == like.shape:
+            own = host().empty_like(like).copy_(own)
+        if self._options.zero_grads and own.data_ptr() != grad.data_ptr():
+            raise ValueError(
+                f"{place} must lie in memory as its parameter does, because zero_grads=True sets it to zero; "
+                f"got strides {grad.stride()} for {like.stride()}"
+            )
+        return of(own, place)
 
     def _as_array(self, grad: Any, number: int) -> Any:
         if grad is None or isinstance(grad, np.ndarray):

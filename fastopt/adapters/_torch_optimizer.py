@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, ClassVar
 
-from fastopt.adapters._torch_core import TensorCore, array_of, core_class, host, plain
+from fastopt.adapters._torch_core import TensorCore, array_of, check_devices, core_class, host, plain
 from fastopt.adapters._torch_peer import (
     IGNORED,
     REFUSED,
@@ -32,7 +32,7 @@ class TorchOptimizer:
     ----------
     params : iterable of Tensor, of (str, Tensor), or of dict
         What to update, as for torch.optim: ``model.parameters()``, ``model.named_parameters()`` or parameter
-        groups. Dense tensors of float32 or float64 on the CPU.
+        groups. Dense tensors of float32 or float64, all on the CPU, or all on one CUDA device and contiguous.
     *args, **options
         As for the class of fastopt. A hyperparameter may be a schedule of fastopt, unless a scheduler of
         torch sets it. ``no_decay``, ``frozen`` and ``overrides`` go by the names of ``named_parameters()``:
@@ -56,6 +56,10 @@ class TorchOptimizer:
     copied to a buffer and back, in each step. Gradients that are None leave their parameter and its state
     as they are. Sparse gradients, of ``nn.Embedding(sparse=True)``, are for SGD, Adagrad, RMSprop, SparseAdam
     and FTRL, under the conditions in the notes of these classes.
+
+    On a CUDA device, the steps are taken on torch's current stream, and the state is on the device. Muon,
+    SOAP, Adafactor, SparseAdam, LBFGS and sparse gradients are for the CPU. A model that is moved takes its
+    optimizer with it, at the next step.
 
     Other than torch.optim: ``capturable`` and ``differentiable`` are refused; a parameter that occurs twice
     in a group is updated once; two that share memory are refused; what is in ``state`` cannot be exchanged,
@@ -97,6 +101,7 @@ class TorchOptimizer:
         values = {**self._group_defaults(), **given}
         defaults = {name: value for name, value in values.items() if name not in StepOptions.names}
         super().__init__(params, {**torch_defaults(self.algorithm), **flags, **defaults})  # type: ignore[call-arg]
+        check_devices(self.param_groups)
         groups = [self._described(i, group) for i, group in enumerate(self.param_groups)]
         in_groups = self.algorithm._known_defaults()
         others = {name: plain(value) for name, value in given.items() if name not in in_groups}
@@ -158,7 +163,8 @@ class TorchOptimizer:
         """The optimizer of fastopt that does the work.
 
         For what torch has no name for: ``grad_norm``, ``averages()``, ``averaged_parameters()``,
-        ``skipped_nonfinite``. It works on the same memory. Steps are taken by :meth:`step`.
+        ``skipped_nonfinite``; for CUDA graphs, ``prepare_step(grads)`` and ``launch_step()``. It works on the
+        same memory. Other steps are taken by :meth:`step`.
         """
         self._prepare()
         self._stale = True
@@ -182,6 +188,7 @@ class TorchOptimizer:
             return
         try:
             self._prepare(added=1)
+            check_devices(self.param_groups)
             self._core.add_param_group(self._described(len(self.param_groups) - 1, param_group))
         except BaseException:
             del self.param_groups[-1]
@@ -254,6 +261,7 @@ class TorchOptimizer:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Make the optimizer that does the work anew, from its state, for the parameters as they are."""
+        check_devices(self.param_groups)
         core = object.__new__(core_class(self.algorithm))
         params = [self._arrays(i, group) for i, group in enumerate(self.param_groups)]
         core.__setstate__({**state, "params": params})

@@ -15,7 +15,7 @@ from fastopt.exchange.peers import TORCH
 IGNORED = ("foreach", "fused")
 #: What cannot be done here, and why.
 REFUSED: Mapping[str, str] = {
-    "capturable": "a step on the CPU is not captured in a graph of the GPU",
+    "capturable": "for CUDA graphs, its .fastopt has prepare_step(grads) and launch_step()",
     "differentiable": "autograd does not see fastopt's steps",
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 from fastopt import checkpoint
 from fastopt.adapters._torch_core import TensorCore, host, plain
 from fastopt.algorithms import ASGD, Adagrad
+from fastopt.engine.device import DeviceArray
 from fastopt.exchange.values import count
 from fastopt.group import Group
 from fastopt.leaf import Array, Leaf
@@ -45,24 +46,30 @@ class StateViews:
             if leaf.frozen or not (leaf.step or isinstance(self._core, Adagrad)):
                 continue
             if isinstance(self._core, ASGD):
-                state[param] |= _rates(leaf)
+                state[param] |= _rates(leaf, param.device)
             now = {**leaf.state, **leaf.extra}
             if shown.keys() == now.keys() and all(shown[name] is now[name] for name in now) and shown:
                 continue
             entry = state[param]
             for name in shown.keys() - now.keys():
                 entry.pop(name, None)
-            from_numpy = host().from_numpy
-            entry["step"] = from_numpy(self._steps[i : i + 1]).reshape(())
-            entry.update({name: from_numpy(array) for name, array in leaf.values().items()})
+            entry["step"] = host().from_numpy(self._steps[i : i + 1]).reshape(())
+            entry.update({name: _shown(array, param.device) for name, array in leaf.values().items()})
             self._shown[i] = now
 
 
-def _rates(leaf: Leaf) -> dict[str, Any]:
+def _shown(array: Any, device: Any) -> Any:
+    """Return an array as a tensor in the same memory."""
+    if isinstance(array, DeviceArray):
+        return host().as_tensor(array, device=device)
+    return host().from_numpy(array)
+
+
+def _rates(leaf: Leaf, device: Any) -> dict[str, Any]:
     """Return what ASGD computes from the number of the step, and torch.optim keeps."""
     lr, lambd, alpha, t0 = leaf.group.values_at(leaf.step, ("lr", "lambd", "alpha", "t0"), None)
     rates = {"eta": lr / (1.0 + lambd * lr * leaf.step) ** alpha, "mu": 1.0 / max(1.0, leaf.step - t0)}
-    return {name: host().tensor(rate) for name, rate in rates.items()}
+    return {name: host().tensor(rate, device=device) for name, rate in rates.items()}
 
 
 def leaves_of(core: TensorCore) -> list[Leaf]:
@@ -131,7 +138,7 @@ def load(
         "param_groups": parts,
         "options": core._options_state()
         if own is None
-        else _converted(own["options"], host().Tensor, lambda tensor: tensor.numpy()),
+        else _converted(own["options"], host().Tensor, lambda tensor: tensor.cpu().numpy()),
         **more,
     }
     core.load_state_dict(whole)

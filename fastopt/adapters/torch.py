@@ -1,4 +1,4 @@
-"""fastopt's algorithms as torch optimizers, for models on the CPU.
+"""fastopt's algorithms as torch optimizers, for models on the CPU or on a CUDA device.
 
 Each class of fastopt is here under its name, as a subclass of :class:`torch.optim.Optimizer` with the same
 arguments: closures, parameter groups, hooks, learning rate schedulers, ``state_dict`` and ``zero_grad`` are

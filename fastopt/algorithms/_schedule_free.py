@@ -61,7 +61,8 @@ class ScheduleFree(Optimizer):
         They are moved in place; :meth:`train` moves them back. A second call does nothing.
         """
         if self._training:
-            self._move(to_average=True)
+            with self._on_stream():
+                self._move(to_average=True)
         self._training = False
 
     def train(self) -> None:
@@ -70,7 +71,8 @@ class ScheduleFree(Optimizer):
         They are moved in place. A second call does nothing.
         """
         if not self._training:
-            self._move(to_average=False)
+            with self._on_stream():
+                self._move(to_average=False)
         self._training = True
 
     def step(self, grads: Any = None, *, lr: float | None = None, grad_scale: float = 1.0) -> None:

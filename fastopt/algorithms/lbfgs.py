@@ -123,6 +123,7 @@ class LBFGS(Optimizer):
 
     rule = Sum.rule
     takes_halves = False
+    takes_device = False
     defaults: ClassVar[Mapping[str, Any]] = {"lr": 1.0, "tolerance_grad": 1e-7, "tolerance_change": 1e-9}
 
     max_iter: int

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Unpack
 
-import numpy as np
-
 from fastopt.engine import Batch, Rule, Segment
 from fastopt.engine.memory import aligned_zeros
 from fastopt.engine.plain import COPY
@@ -45,9 +43,9 @@ class _Glance:
             restore: list[Segment] = []
             kind = dtype, form
             mine = [(leaf, row) for leaf, row in found if (leaf.dtype, leaf.formats.get("velocity")) == kind]
-            kept = aligned_zeros(sum(leaf.flat.size for leaf, _ in mine), dtype)
+            kept = aligned_zeros(sum(leaf.flat.size for leaf, _ in mine), dtype, mine[0][0].flat)
             for leaf, row in mine:
-                part, kept = np.split(kept, [leaf.flat.size])
+                part, kept = kept[: leaf.flat.size], kept[leaf.flat.size :]
                 keep.append((part, leaf.flat, [], 0))
                 ahead.append((leaf.flat, leaf.flat, [leaf.state["velocity"]], row))  # it reads no gradient
                 restore.append((leaf.flat, part, [], 0))
@@ -161,17 +159,19 @@ class NAG(Optimizer):
             If the parameters are at the point ahead already.
         """
         self._require_parameters("lookahead() cannot be called")
-        if self._glance is None:
-            self._glance = _Glance(self._leaves(), self.max_threads)
-        glance = self._glance
-        gammas = [group.values_at(self.step_count, ("momentum",), None) for group in glance.settings]
-        glance.move(gammas)
+        with self._on_stream():
+            if self._glance is None:
+                self._glance = _Glance(self._leaves(), self.max_threads)
+            glance = self._glance
+            gammas = [group.values_at(self.step_count, ("momentum",), None) for group in glance.settings]
+            glance.move(gammas)
         self._ahead = True
         try:
             yield self._params()
             self._has_looked = True
         finally:
-            glance.move_back()
+            with self._on_stream():
+                glance.move_back()
             self._ahead = False
 
     def _require_parameters(self, what: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from fastopt.engine import Batch, Rule, Segment
-from fastopt.gradients import GivenGradients
+from fastopt.gradients import GivenGradients, stage
 from fastopt.leaf import numbered
 from fastopt.optimizer import Optimizer, Options
 
@@ -127,13 +127,17 @@ class Sophia(Optimizer):
             If the estimates do not fit the parameters, or a schedule's value is out of range. Nothing is
             written then.
         """
+        self._turn.wait()
+        with self._on_stream():
+            self._update_hessian(hessians)
+
+    def _update_hessian(self, hessians: Any) -> None:
         leaves = self._leaves()
         settings, rows = numbered(leaves)
         found = GivenGradients(leaves)
         found.take(self._leaves_of(hessians, "hessians"), lambda: self._places("hessians"))
         betas = [group.values_at(self.step_count, ("betas",), None)[0] for group in settings]
-        for staging, estimate in found.copies:
-            np.copyto(staging, estimate)
+        stage(found.copies)
         given = [
             (leaves[i], rows[i], place)
             for i, place in zip(found.present, found.addresses, strict=True)

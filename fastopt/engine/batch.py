@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fastopt.engine import threads
 from fastopt.engine.codec import make_key
 from fastopt.engine.columns import END, GRAD, PARAM, ROW, START, STATE
+from fastopt.engine.device import DeviceArray
 from fastopt.engine.diagnosis import wrong_scalars
 from fastopt.engine.finish import compile_finish
 from fastopt.engine.formats import FLOAT32, SHARED, Format, Storage
@@ -23,14 +25,16 @@ from fastopt.engine.rule import Rule
 
 #: A tensor's part in a batch: its parameters, its gradients (None if they are given at each step), its state
 #: buffers and the rest of its parameters, all flat and contiguous, and the row of scalars that holds for it.
-Segment = tuple[NDArray[Any], NDArray[Any] | None, Sequence[NDArray[Any]], int]
+#: The arrays are NumPy's, or DeviceArrays.
+Segment = tuple[Any, Any, Sequence[Any], int]
 
 
 class Batch:
     """Tensors of one dtype and storage that one rule updates, in one compiled call.
 
-    The batch keeps the arrays of its segments alive. Of gradients that are set later it knows the
-    addresses only: keep them until the launch is done.
+    Where they are on a CUDA device, ``Batch(...)`` is one of :mod:`fastopt.engine.device_batch`, and so with
+    the other classes of this module. It keeps the arrays of its segments alive. Of gradients that are set
+    later it knows the addresses only: keep them until the launch is done.
 
     Parameters
     ----------
@@ -54,6 +58,12 @@ class Batch:
     """
 
     _chunk_unit = 1
+    #: Whether it works on a CUDA device.
+    on_device = False
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Make a batch for where the arrays are."""
+        return object.__new__(_on_device(cls) if not cls.on_device and _are_on_device(args) else cls)
 
     def __init__(
         self,
@@ -100,6 +110,7 @@ class Batch:
                 self._chunk_unit = math.lcm(self._chunk_unit, SHARED)
         self._n_addresses = len(self._itemsizes)
         self.table = self._placed(table)
+        self._clears = clears
         self.launch = self._compiled(clears)
         n_scalars = 1 + self._n_scalars()
         self.scalars = aligned_zeros(rows * n_scalars, dtype).reshape(rows, -1)
@@ -127,7 +138,7 @@ class Batch:
     def _placed(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the table with the segments joined that continue each other, and their places filled in."""
         if self.storage is not None and self.storage.in_blocks:
-            return _apart(table, SHARED)
+            return apart(table, SHARED)
         sizes, buffers = table[:, END], table[:, PARAM:]
         steps = np.zeros(buffers.shape[1], np.int64)
         steps[: self._n_addresses] = self._itemsizes
@@ -161,6 +172,17 @@ class Batch:
         except (struct.error, TypeError) as error:
             raise wrong_scalars(self.rule, self._n_scalars(), scalars) from error
 
+    def switch(self, rule: Rule) -> None:
+        """Have another rule, of the same state and scalars, update the tensors from now on."""
+        self.rule = rule
+        self.launch = self._compiled(self._clears)
+
+    def changed(self) -> None:
+        """Take note that :attr:`scalars` were written to."""
+
+    def send(self) -> None:
+        """Let the device know what has changed, where there is one."""
+
     def run(self) -> None:
         """Go over all segments."""
         if self.threads == 1:
@@ -169,12 +191,24 @@ class Batch:
             threads.run(self.launch, self.table, self.scalars, self.threads, self._chunk_unit)
 
 
-def _apart(table: NDArray[np.int64], unit: int) -> NDArray[np.int64]:
+def _are_on_device(args: Sequence[Any]) -> bool:
+    """Tell whether the arrays that a batch is made of are on a CUDA device."""
+    segments = next((each for each in args if isinstance(each, Sequence)), ())
+    return len(segments) > 0 and isinstance(segments[0][0], DeviceArray)
+
+
+def _on_device(cls: type) -> Any:
+    """Return the class of a device that has another's place; it is imported when it is first needed."""
+    return getattr(import_module("fastopt.engine.device_batch"), f"Device{cls.__name__}")
+
+
+def apart(table: NDArray[np.int64], unit: int) -> NDArray[np.int64]:
     """Return a table of segments that begin at multiples of a number."""
-    units = -(-table[:, END] // unit)
+    sizes = table[:, END] - table[:, START]
+    units = -(-sizes // unit)
     table = np.ascontiguousarray(table)
     table[:, START] = unit * (np.cumsum(units) - units)
-    table[:, END] += table[:, START]
+    table[:, END] = table[:, START] + sizes
     return table
 
 
@@ -202,10 +236,15 @@ class Measurement(Batch):
         assert self.rule.measure is not None
         blocks = -(-table[:, END] // BLOCK)
         first = np.cumsum(blocks) - blocks
-        table = _apart(np.c_[table, np.zeros(len(table), np.int64)], BLOCK)
-        self.sums = np.zeros((int(blocks.sum()), len(self.rule.measure.sums)))
-        table[:, -1] = address(self.sums) + first * self.sums.strides[0]
+        table = apart(np.c_[table, np.zeros(len(table), np.int64)], BLOCK)
+        n = len(self.rule.measure.sums)
+        table[:, -1] = self._make_sums(int(blocks.sum()), n) + first * n * 8
         return table
+
+    def _make_sums(self, blocks: int, n: int) -> int:
+        """Make the memory of the sums, and return its address."""
+        self.sums = np.zeros((blocks, n))
+        return address(self.sums)
 
     def totals(self) -> list[float]:
         """Return the sums over all segments, added in their order."""
@@ -226,7 +265,13 @@ class Squares(Measurement):
         The most threads that a pass may use.
     grad : Format, optional
         How they are stored, unless they are of that dtype.
+    on_device : bool
+        Whether they are on a CUDA device.
     """
+
+    def __new__(cls, *args: Any, on_device: bool = False, **options: Any) -> Any:
+        """Make one for where the gradients are."""
+        return object.__new__(_on_device(cls) if on_device and not cls.on_device else cls)
 
     def __init__(
         self,
@@ -234,6 +279,7 @@ class Squares(Measurement):
         dtype: np.dtype[np.floating],
         max_threads: int,
         grad: Format | None = None,
+        on_device: bool = False,
     ) -> None:
         table = np.zeros((len(sizes), STATE), np.int64)
         table[:, END] = sizes
@@ -252,6 +298,7 @@ class Squares(Measurement):
     def each(self, factor: float = 1.0) -> NDArray[np.float64]:
         """Return the sum of the squares of each tensor's elements, times a factor."""
         self.scalars[0, 0] = factor
+        self.changed()
         self.run()
         return np.add.reduceat(self.sums[:, 0], self._first)
 
@@ -271,6 +318,10 @@ class Finish:
         Number of rows of inputs.
     """
 
+    def __new__(cls, measurement: Measurement, *args: Any) -> Any:
+        """Make one for where the measurement is."""
+        return object.__new__(_on_device(Finish) if measurement.on_device else cls)
+
     def __init__(
         self,
         measurement: Measurement,
@@ -281,15 +332,24 @@ class Finish:
         self._measurement, self._alive = measurement, carry
         self._carry = np.array([[address(each) for each in own] for own in carry], np.int64)
         self._carry = self._carry.reshape(len(carry), -1)
-        self._finish = compile_finish(measurement.rule, measurement.dtype, kinds)
+        self._finish = self._compile(measurement.rule, measurement.dtype, kinds)
         #: A row of numbers for each row of scalars: the gradients' multiplier is the first.
-        self.inputs = np.zeros((rows, 2 + sum(max(kind, 1) for kind in kinds)))
+        self.inputs = self._make_inputs((rows, 2 + sum(max(kind, 1) for kind in kinds)))
+
+    def _compile(self, rule: Rule, dtype: np.dtype[np.floating], kinds: tuple[int, ...]) -> Any:
+        return compile_finish(rule, dtype, kinds)
+
+    def _make_inputs(self, shape: tuple[int, int]) -> NDArray[np.float64]:
+        return np.zeros(shape)
+
+    def send(self) -> None:
+        """Let the device know the inputs, where there is one."""
 
     def set_inputs(self, row: int, inputs: Sequence[float]) -> None:
         """Set a row's inputs: the gradients' multiplier, the number of the step, the hyperparameters."""
         self.inputs[row] = inputs
 
-    def run(self, scalars: NDArray[np.floating]) -> None:
+    def run(self, batch: Batch) -> None:
         """Fill in the scalars of each segment's update."""
         measured = self._measurement
-        self._finish(measured.table, measured.sums, self._carry, self.inputs, scalars)
+        self._finish(measured.table, measured.sums, self._carry, self.inputs, batch.scalars)

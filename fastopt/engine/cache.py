@@ -13,16 +13,29 @@ import numba
 
 from fastopt.engine.rule import Rule, digest
 
+_FILES = ("codec", "columns", "compiled", "diagnosis", "finish", "formats", "kernel", "tiles")
+_CUDA = (
+    *("codec", "columns", "compiled", "formats"),
+    *(f"cuda{part}" for part in ("", "_access", "_kernels", "_scalars", "_source")),
+)
+
 
 @cache
-def sources() -> str:
-    """Return a digest of the files that all compiled code depends on: Numba's cache watches only one."""
-    here = Path(__file__)
-    names = ("codec", "columns", "compiled", "diagnosis", "finish", "formats", "kernel", "tiles")
+def sources(cuda: bool = False) -> str:
+    """Return a digest of the files that compiled code depends on, the CPU's or the GPU's.
+
+    Numba's cache watches only one.
+    """
+    here, names = Path(__file__), _CUDA if cuda else _FILES
     try:
         return digest(*(here.with_name(f"{name}.py").read_text() for name in names))
     except OSError:  # in a zip file, which does not change
         return ""
+
+
+def wanted() -> bool:
+    """Tell whether compiled code is to be kept for the next process."""
+    return os.environ.get("FASTOPT_CACHE", "1") != "0"
 
 
 def from_cache(
@@ -35,7 +48,7 @@ def from_cache(
     compiles for itself; so it does if a rule comes from a prompt, a notebook or a string: each version of it
     would leave a file that nobody ever reads.
     """
-    if os.environ.get("FASTOPT_CACHE", "1") == "0" or not rule.in_files:
+    if not wanted() or not rule.in_files:
         return None
     try:
         cached: Callable[..., None] = numba.njit(signature, cache=True, **options)(function)

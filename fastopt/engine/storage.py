@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.engine import device
 from fastopt.engine.batch import Batch
+from fastopt.engine.device import DeviceArray
 from fastopt.engine.formats import (
     BFLOAT16,
     FLOAT8,
@@ -55,17 +57,20 @@ def stored_size(format: Format, size: int) -> int:
     return size if format.block == 1 else -(-size // 4) * 4 + -(-size // format.block) * 4
 
 
-def allocate(format: Format, size: int) -> NDArray[Any]:
-    """Return the array that holds ``size`` zeros. It starts at a multiple of 64 bytes."""
-    return aligned_zeros(stored_size(format, size), format.dtype)
+def allocate(format: Format, size: int, like: Any = None) -> NDArray[Any]:
+    """Return the array that holds ``size`` zeros, in the memory in which ``like`` is.
+
+    It starts at a multiple of 64 bytes.
+    """
+    return aligned_zeros(stored_size(format, size), format.dtype, like)
 
 
 def encode(
     format: Format,
-    values: NDArray[np.floating],
-    out: NDArray[Any] | None = None,
+    values: Any,
+    out: Any = None,
     key: tuple[int, int, int] | None = None,
-) -> NDArray[Any]:
+) -> Any:
     """Store numbers.
 
     In the formats of 8 bits, a block that has something that is not finite becomes NaN as a whole.
@@ -76,8 +81,8 @@ def encode(
         The format.
     values : ndarray of shape (size,)
         The numbers. They are cast to float32, unless the format is float64.
-    out : ndarray, optional
-        What is written to: see :func:`allocate`.
+    out : ndarray or DeviceArray, optional
+        What is written to: see :func:`allocate`. By default it is made where the values are.
     key : (int, int, int), optional
         Seed and number of a step, and the place of the first number: the numbers are rounded
         stochastically, as an update with these does. By default they are rounded to nearest.
@@ -93,14 +98,16 @@ def encode(
     ([1.0, 1.0078125], 1.001)
     """
     size = values.size
-    out = allocate(format, size) if out is None else out
+    out = allocate(format, size, like=values) if out is None else out
     if format.native:
-        out[:] = values
+        device.copyto(out, values)
         return out
     if not size:
         return out
     seed, step, origin = key or (0, 0, 0)
-    given = np.require(values, np.float32, ["C", "A"])
+    given = values if isinstance(values, DeviceArray) else np.require(values, np.float32, ["C", "A"])
+    if isinstance(out, DeviceArray) and isinstance(given, np.ndarray):
+        given = device.asarray(given)
     if format.block == 1:
         storage = Storage(format, FLOAT32, nearest=key is None)
         batch = Batch(COPY, [(out, given, [], 0)], 1, 1, False, storage, [origin])
@@ -115,11 +122,11 @@ def encode(
     return out
 
 
-def decode(format: Format, stored: NDArray[Any], size: int) -> NDArray[np.floating]:
-    """Return the numbers that are stored: float64 in that format, else float32."""
+def decode(format: Format, stored: Any, size: int) -> Any:
+    """Return the numbers that are stored, where they are: float64 in that format, else float32."""
     if format.native:
         return stored[:size].copy()
-    values = aligned_zeros(size, np.float32)
+    values = allocate(FLOAT32, size, like=stored)
     if not size:
         return values
     if format.block == 1:

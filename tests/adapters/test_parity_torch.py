@@ -541,7 +541,7 @@ def test_sparse_gradients_that_cannot_be():
     [
         (
             lambda: torch.ones(3, device="meta"),
-            "must be on the CPU, got a tensor on meta: fastopt updates the memory",
+            "must be on the CPU or on a CUDA device, got a tensor on meta: move the model with",
         ),
         (
             lambda: torch.ones(3, dtype=torch.bfloat16),
