@@ -61,6 +61,7 @@ PARTS: dict[str, Part] = {
     "trainer": script("trainer", "the step inside training", ("sklearn", "threadpoolctl")),
     "own_rule": script("own_rule", "rules that a user writes"),
     "torch_adapter": script("torch_adapter", "fastopt's optimizers in torch", ("torch",)),
+    "gpu": script("gpu", "steps on a CUDA device", ("numba_cuda",)),
     "latency": script("latency", "imports, first steps, compilation", ("packaging",)),
     "bench": Part(
         ["-m", "fastopt", "bench", "--json", "{results}/bench.json", "--png", "{figures}/fastopt-bench.png"],

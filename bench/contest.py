@@ -116,7 +116,7 @@ def check(task: Task, contestant: Contestant, params: Arrays, grads: Arrays) -> 
     """
     algorithm = contestant.algorithm or task.algorithm
     places = [_sample(array.size, len(params)) for array in params]
-    exact = reference.Run(_reference(algorithm), _picked(params, places), **_settings(algorithm))
+    exact = reference.Run(reference_of(algorithm), _picked(params, places), **reference_settings(algorithm))
     start, average, given = exact.params, exact.params, _picked(grads, places)
     norm = np.sqrt(sum(_square(grad) for grad in grads))
     for factor in (1.0, -0.5, 2.0):
@@ -126,19 +126,24 @@ def check(task: Task, contestant: Contestant, params: Arrays, grads: Arrays) -> 
         exact.step(factor * clip * given)
         average = KEPT * average + (1 - KEPT) * exact.params
     found, averages = contestant.read()
-    _compare("parameters", _picked(found, places), exact.params, start)
+    compare("parameters", _picked(found, places), exact.params, start)
     if task.averages:
-        _compare("averages", _picked(averages, places), average, start)
+        compare("averages", _picked(averages, places), average, start)
     if task.zeroes and (contestant.left is None or any(np.any(left) for left in contestant.left())):
         raise AssertionError("gradients are not zero after the step")
     contestant.write(grads)
 
 
-def _compare(
-    what: str, got: NDArray[np.float64], want: NDArray[np.float64], start: NDArray[np.float64]
+def compare(
+    what: str,
+    got: NDArray[np.float64],
+    want: NDArray[np.float64],
+    start: NDArray[np.float64],
+    off: float = 0.0,
 ) -> None:
+    """Raise unless numbers are those that are wanted; ``off`` more is allowed to what is stored coarsely."""
     eps = np.finfo(np.float32).eps
-    tolerance = 1e-4 * np.mean(abs(want - start)) + 8 * eps * abs(want) + eps * abs(want).max()
+    tolerance = 1e-4 * np.mean(abs(want - start)) + 8 * eps * abs(want) + eps * abs(want).max() + off
     wrong = ~(abs(got - want) <= tolerance)  # NaN is wrong
     if wrong.any():
         most = np.nanmax(abs(got - want) / np.mean(abs(want - start)))
@@ -147,14 +152,15 @@ def _compare(
         )
 
 
-def _reference(algorithm: str) -> Callable[..., Any]:
+def reference_of(algorithm: str) -> Callable[..., Any]:
+    """Return the plain function, in float64, of an algorithm's step."""
     function: Callable[..., Any] = getattr(reference, algorithm.lower())
     return function
 
 
-def _settings(algorithm: str) -> dict[str, Any]:
+def reference_settings(algorithm: str) -> dict[str, Any]:
     """Return the settings, with those that the reference wants to be told though they are off."""
-    known = inspect.signature(_reference(algorithm)).parameters
+    known = inspect.signature(reference_of(algorithm)).parameters
     off = {name: 0.0 for name in ("weight_decay", "lr_decay") if name in known}
     return {**off, **SETTINGS[algorithm]}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import _measure  # first: it says which fastopt is measured
@@ -137,7 +137,9 @@ def shown(cell: dict[str, Any]) -> str:
     return _measure.table(head, rows)
 
 
-def chosen(words: Sequence[str], tasks: dict[str, list[Task]]) -> tuple[dict[str, list[Task]], list[str]]:
+def chosen(
+    words: Sequence[str], tasks: dict[str, list[Task]], libraries: Iterable[str] = PEERS
+) -> tuple[dict[str, list[Task]], list[str]]:
     """Return the part of a plan, and the libraries, that some words name; of what they do not, all.
 
     Raises
@@ -145,7 +147,7 @@ def chosen(words: Sequence[str], tasks: dict[str, list[Task]]) -> tuple[dict[str
     ValueError
         If there is nothing of such a name.
     """
-    kinds_of_names = [list(tasks), list(SETTINGS), list(KINDS), list(PEERS)]
+    kinds_of_names = [list(tasks), list(SETTINGS), list(KINDS), list(libraries)]
     unknown = [word for word in words if not any(word in names for names in kinds_of_names)]
     if unknown:
         known = "; ".join(", ".join(names) for names in kinds_of_names)

@@ -19,6 +19,7 @@ from typing import Any
 
 import comparisons
 import findings
+import gpu_comparisons
 import numpy as np
 from _measure import BENCH, RESULTS, count, duration, multiple, table
 
@@ -220,6 +221,10 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "compiled": (("latency.json",), findings.compiled),
     "slowdown": (("slowdown.json",), findings.slowdown),
     "scaling": (("scaling.json",), findings.scaling),
+    "gpu_targets": (("gpu.json",), gpu_comparisons.targets),
+    "gpu": (("gpu.json",), gpu_comparisons.device),
+    "gpu_overhead": (("gpu.json",), gpu_comparisons.overhead),
+    "gpu_copy": (("gpu.json",), gpu_comparisons.copy),
 }
 
 
