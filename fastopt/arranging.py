@@ -61,16 +61,11 @@ class Arranging(Averaging):
                 stage(copies)
         return arrangement, 1.0 / scale, given, copies
 
-    def _set_scalars(
-        self, arrangement: Arrangement, multiplier: float, lr: float | None, factors: Any = None
-    ) -> None:
-        try:
-            arrangement.set_scalars(self._count, multiplier, lr, factors)
-        except OverflowError:
-            raise ValueError(
-                f"{type(self).__name__}: a scalar of this step is too large for the dtype of the "
-                f"parameters, with {self.param_groups}, lr={lr}, and gradients multiplied by {multiplier}"
-            ) from None
+    def _too_large(self, multiplier: float, lr: float | None) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__}: a scalar of this step is too large for the dtype of the "
+            f"parameters, with {self.param_groups}, lr={lr}, and gradients multiplied by {multiplier}"
+        )
 
     def _arrange_own(self) -> Arrangement:
         """Arrange the leaves for the gradients that their packs hold."""

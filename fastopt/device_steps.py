@@ -123,7 +123,10 @@ class DeviceSteps(Arranging):
         """Let the device know all that a step depends on, and take note of the step."""
         guard = self._device_guard
         limit = None if guard is None else self._guard.limit(self._count)
-        self._set_scalars(arrangement, multiplier, lr)
+        try:
+            arrangement.set_scalars(self._count, multiplier, lr)
+        except OverflowError:
+            raise self._too_large(multiplier, lr) from None
         if guard is not None:
             guard.prepare(multiplier, limit)
         arrangement.begin()

@@ -297,7 +297,10 @@ class Optimizer(DeviceSteps):
                 multiplier *= factor
             else:
                 factors = factor
-        self._set_scalars(arrangement, multiplier, lr, factors)
+        try:
+            arrangement.set_scalars(self._count, multiplier, lr, factors)
+        except OverflowError:
+            raise self._too_large(multiplier, lr) from None
         arrangement.run()
         return True
 

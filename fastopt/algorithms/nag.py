@@ -163,7 +163,7 @@ class NAG(Optimizer):
             if self._glance is None:
                 self._glance = _Glance(self._leaves(), self.max_threads)
             glance = self._glance
-            gammas = [group.values_at(self.step_count, ("momentum",), None) for group in glance.settings]
+            gammas = [group.values_at(self._count, ("momentum",), None) for group in glance.settings]
             glance.move(gammas)
         self._ahead = True
         try:

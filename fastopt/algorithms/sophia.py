@@ -136,7 +136,7 @@ class Sophia(Optimizer):
         settings, rows = numbered(leaves)
         found = GivenGradients(leaves)
         found.take(self._leaves_of(hessians, "hessians"), lambda: self._places("hessians"))
-        betas = [group.values_at(self.step_count, ("betas",), None)[0] for group in settings]
+        betas = [group.values_at(self._count, ("betas",), None)[0] for group in settings]
         stage(found.copies)
         given = [
             (leaves[i], rows[i], place)
