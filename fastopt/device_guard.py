@@ -119,7 +119,7 @@ class DeviceGuard:
         options, inputs = self._options, self._inputs.values
         inputs[cuda_scalars.MULTIPLIER] = multiplier
         inputs[cuda_scalars.LIMIT] = math.nan if limit is None else limit
-        inputs[cuda_scalars.APART] = limit is not None and options.grad_norm_over == "tensor"
+        inputs[cuda_scalars.APART] = options.clips_apart
         inputs[cuda_scalars.SKIPS] = options.skip_nonfinite or options.grad_scaler is not None
         deviations = options.skip_outliers
         inputs[cuda_scalars.DEVIATIONS] = math.nan if deviations is None else deviations

@@ -65,11 +65,11 @@ class Guard:
             If a schedule returns a value that is out of range.
         """
         greatest = self.limit(count)
+        if self._options.clips_apart:  # each tensor has a row of scalars, which must be filled
+            factors: NDArray[np.float64] = np.ones_like(norms)
+            return factors if greatest is None else np.minimum(1.0, greatest / (norms + EPS))
         if greatest is None:
             return 1.0
-        if self._options.grad_norm_over == "tensor":
-            factors: NDArray[np.float64] = np.minimum(1.0, greatest / (norms + EPS))
-            return factors
         factor = greatest / (norm + EPS)
         return 1.0 if factor >= 1.0 else factor  # of a NaN, NaN: as in torch
 

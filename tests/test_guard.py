@@ -136,6 +136,23 @@ def test_nothing_is_done_to_gradients_below_the_limit():
     assert_same(values(opt), values(other))
 
 
+@pytest.mark.parametrize(
+    "limit", [math.inf, lambda count: 1.0 if count else math.inf], ids=["inf", "at first"]
+)
+def test_each_tensor_clipped_to_no_norm(limit):
+    """Nothing is clipped; and the steps are those without."""
+    params = [{"w": np.ones(3), "b": np.ones(2)} for _ in range(2)]
+    opts = [
+        fastopt.AdamW(params[0], max_grad_norm=limit, grad_norm_over="tensor"),
+        fastopt.AdamW(params[1]),
+    ]
+    for opt in opts:
+        opt.step({"w": np.full(3, 10.0), "b": np.full(2, 0.1)})
+    np.testing.assert_array_equal(params[0]["w"], params[1]["w"])
+    np.testing.assert_array_equal(params[0]["b"], params[1]["b"])
+    assert opts[0].grad_norm == pytest.approx(math.sqrt(300.02))
+
+
 def test_each_tensor_by_its_own_norm():
     params = [np.zeros(2), np.zeros((2, 2)), np.zeros(1)]
     opt = fastopt.SGD(params, lr=1.0, max_grad_norm=5.0, grad_norm_over="tensor")

@@ -139,7 +139,8 @@ def guard(norms, n, inputs, control, factors):
         i = np.int64(thread)
         while i < n:
             factor = limit / (load_f64(norms + i * 8) * size * unscaled + EPS)
-            store_f64(factors + i * 8, unscaled * (1.0 if factor >= 1.0 else factor))
+            any_norm = limit != limit
+            store_f64(factors + i * 8, unscaled * (1.0 if any_norm or factor >= 1.0 else factor))
             i += threads
     cuda.syncthreads()
     if thread == 0:

@@ -45,6 +45,11 @@ OPTIONS = {
     "an infinite max_grad_norm": {"max_grad_norm": math.inf},
     "a schedule of max_grad_norm": {"max_grad_norm": lambda count: 0.1 + count},
     "each max_grad_norm": {"max_grad_norm": 0.5, "grad_norm_over": "tensor"},
+    "each, infinite": {"max_grad_norm": math.inf, "grad_norm_over": "tensor"},
+    "each, sometimes infinite": {
+        "max_grad_norm": lambda count: 0.5 if count % 2 else math.inf,
+        "grad_norm_over": "tensor",
+    },
     "zero_grads": {"zero_grads": True},
     "zero_grads and frozen": {"zero_grads": True, "frozen": "b", "max_grad_norm": 0.5},
     "ema": {"ema_decay": 0.9, "ema_warmup": True},
