@@ -11,7 +11,6 @@ from fastopt.engine.device import asarray
 from fastopt.engine.device_batch import OnDevice
 from fastopt.launch import Factors
 from fastopt.norms import GradientNorms
-from fastopt.options import StepOptions
 
 
 class DeviceArrangement(Arrangement):
@@ -30,12 +29,11 @@ class DeviceArrangement(Arrangement):
 
     def __init__(self, guard: DeviceGuard | None, *args: Any) -> None:
         super().__init__(*args)
-        options = next(each for each in args if isinstance(each, StepOptions))
         self._guard, self._taken, self._uncertain = guard, 0.0, False
         if guard is not None and self.norms is not None:
             self._taken, self._uncertain = guard.taken, guard.control != 0
             for each in self.launches:
-                each.guard(guard, self.norms.factors(guard, options.clips_apart))
+                each.guard(guard, self.norms.factors(guard))
             if self._passes is not None and self._uncertain:
                 self._one = asarray(1.0)  # nothing is clipped there
                 for batch in self._passes.batches:

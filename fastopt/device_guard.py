@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine import cuda, cuda_scalars
+from fastopt.engine.cuda_kernels import MOST
 from fastopt.engine.device import DeviceArray
 from fastopt.engine.device_batch import DeviceSquares
-from fastopt.engine.kernel import BLOCK
 from fastopt.grad_scaler import GREATEST, LEAST
 from fastopt.guard import EPS, WINDOW, Guard
 from fastopt.launch import Manner
@@ -154,6 +154,7 @@ class DeviceNorms(GradientNorms):
         sparse: Collection[int],
     ) -> None:
         super().__init__(members, size, manner, sparse)
+        self._apart = manner.apart
         self._norms, self._factors = cuda.Memory(8 * size), cuda.Memory(8 * size)
         for memory in (self._norms, self._factors):  # leaves without elements have a norm, too
             cuda.clear(memory.address, memory.nbytes)
@@ -166,9 +167,9 @@ class DeviceNorms(GradientNorms):
             where.run()
             self._roots.append((squares, where))
 
-    def factors(self, guard: DeviceGuard, apart: bool) -> NDArray[np.int64] | int:
+    def factors(self, guard: DeviceGuard) -> NDArray[np.int64] | int:
         """Return the address of what the gradients are multiplied by; or one for each."""
-        return self._factors.address + 8 * np.arange(self._size) if apart else guard.factor
+        return self._factors.address + 8 * np.arange(self._size) if self._apart else guard.factor
 
     def send(self) -> None:
         """Have the device know what has changed."""
@@ -182,5 +183,5 @@ class DeviceNorms(GradientNorms):
             kernel = cuda_scalars.roots_kernel(squares.rule, squares.dtype, squares.storage)
             segments = len(squares.table)
             places = squares.table_address, segments, where.address, self._norms.address
-            cuda.run(kernel, min(segments, BLOCK), *places)
+            cuda.run(kernel, min(segments, MOST), *places)
         guard.decide(self._norms.address, self._size, self._factors.address)

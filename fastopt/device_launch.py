@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastopt.device_guard import DeviceGuard
 from fastopt.engine import Segment, cuda, cuda_scalars
-from fastopt.engine.device_batch import DeviceBatch, DeviceMeasurement, OnDevice
+from fastopt.engine.device_batch import DeviceBatch, DeviceFinish, DeviceMeasurement, OnDevice
 from fastopt.engine.rule import Rule
 from fastopt.engine.storage import Storage
 from fastopt.launch import Cohort, Factors, GlobalLaunch, Launch, Manner, Member, TensorLaunch
@@ -206,6 +206,7 @@ class DeviceTensorLaunch(_Measuring, TensorLaunch):
     """Leaves on a device of a rule that measures each tensor, or each row, apart."""
 
     measurement: DeviceMeasurement
+    _finish: DeviceFinish
 
     def set_scalars(
         self, count: int, multiplier: float, lr: float | None, factors: Factors | None = None

@@ -170,12 +170,6 @@ class Launch:
         """Return the number of the update that a cohort is about to have."""
         return cohort.step + 1
 
-    def send(self) -> None:
-        """Let the device know what has changed, where there is one."""
-
-    def settle(self) -> None:
-        """Have the cohorts know what they carry."""
-
     def measure(self) -> None:
         """Do what must be known before the update."""
 

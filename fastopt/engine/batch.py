@@ -180,9 +180,6 @@ class Batch:
     def changed(self) -> None:
         """Take note that :attr:`scalars` were written to."""
 
-    def send(self) -> None:
-        """Let the device know what has changed, where there is one."""
-
     def run(self) -> None:
         """Go over all segments."""
         if self.threads == 1:
@@ -341,9 +338,6 @@ class Finish:
 
     def _make_inputs(self, shape: tuple[int, int]) -> NDArray[np.float64]:
         return np.zeros(shape)
-
-    def send(self) -> None:
-        """Let the device know the inputs, where there is one."""
 
     def set_inputs(self, row: int, inputs: Sequence[float]) -> None:
         """Set a row's inputs: the gradients' multiplier, the number of the step, the hyperparameters."""
