@@ -85,22 +85,15 @@ def measure(table, segments, scalars, key, blocks, control):
         block += cuda.gridDim.x
 
 
-def swap(table, segments, scalars, key, tiles, control):
-    """Have the parameters and the first state of all segments change places, bit for bit."""
-    tile = np.int64(cuda.blockIdx.x)
-    while tile < tiles:
-        place = tile * OWN_TILE
-        line = _segment(table, segments, place)
-        start = load_i64(line + START * 8)
-        end = min(place + OWN_TILE, load_i64(line + END * 8)) - start
-        one, other = load_i64(line + PARAM * 8), load_i64(line + STATE * 8)
-        i = place - start + cuda.threadIdx.x
-        while i < end:
-            kept = load_raw(one + i * ITEMSIZE)
-            store_raw(one + i * ITEMSIZE, load_raw(other + i * ITEMSIZE))
-            store_raw(other + i * ITEMSIZE, kept)
-            i += cuda.blockDim.x
-        tile += cuda.gridDim.x
+def swap_tile(line, begin, end, scalars, key, goes):
+    """Have parameters and the first state change places, bit for bit: a tile of an update that is none."""
+    one, other = load_i64(line + PARAM * 8), load_i64(line + STATE * 8)
+    i = begin + cuda.threadIdx.x
+    while i < end:
+        kept = load_raw(one + i * ITEMSIZE)
+        store_raw(one + i * ITEMSIZE, load_raw(other + i * ITEMSIZE))
+        store_raw(other + i * ITEMSIZE, kept)
+        i += cuda.blockDim.x
 
 
 # How they are made.
@@ -189,4 +182,5 @@ def swap_kernel(elements_of: Rule, dtype: np.dtype[np.floating]) -> Any:
     bound = around(elements, TILE)
     bound["load_raw"] = bound[f"load_{elements.real}"]
     bound["store_raw"] = bound[f"store_{elements.real}"]
-    return gpu.kernel(swap, f"cuda_swap_{dtype.name}_{sources(cuda=True)}", bound, True)
+    bound["_tile"] = gpu.device(_bound(swap_tile, bound))
+    return gpu.kernel(update, f"cuda_swap_{dtype.name}_{sources(cuda=True)}", bound, True)
